@@ -1,0 +1,190 @@
+//! What is to be done, checked and complete: every default filled in, every limit and unit applied.
+//! `config` makes it from TOML text, `cli` from the arguments of `settled watch`; the core reads it.
+
+use crate::core::select::Select;
+use crate::core::template::Template;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A whole configuration.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// `[daemon]`.
+    pub daemon: DaemonPlan,
+    /// `[watch.NAME]`, in the order of their names.
+    pub watches: Vec<WatchPlan>,
+}
+
+/// Where log lines go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogTo {
+    /// The native journald socket.
+    Journald,
+    /// syslog(3)'s socket.
+    Syslog,
+    /// Standard error.
+    Stderr,
+}
+
+/// Log levels, most urgent first; a level includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Something needs a person.
+    Error,
+    /// Something may.
+    Warning,
+    /// Decisions: what ran, how it ended.
+    Info,
+    /// Evidence: why something waits.
+    Debug,
+}
+
+/// `[daemon]`.
+#[derive(Clone, Debug)]
+pub struct DaemonPlan {
+    /// The state directory, absolute.
+    pub state: PathBuf,
+    /// Where log lines go.
+    pub log: LogTo,
+    /// Which are written.
+    pub log_level: Level,
+    /// Children at once, over all watches; at least 1.
+    pub concurrency: u32,
+    /// How long a concluded file that is gone is remembered.
+    pub remember: Duration,
+    /// How long running children may go on after SIGTERM.
+    pub drain: Duration,
+    /// A mount that has not answered for this long is said to be silent.
+    pub mount_silent: Duration,
+}
+
+/// How a directory tree is observed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Observe {
+    /// inotify; polled as well where the filesystem has writers that inotify cannot see.
+    Auto,
+    /// inotify alone.
+    Inotify,
+    /// Listing alone.
+    Poll,
+    /// inotify, and listing as well.
+    Both,
+}
+
+/// What happens to files that are there when a watch first starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// They are arrivals.
+    Run,
+    /// They are remembered and left.
+    Skip,
+}
+
+/// What a moved ctime with the same size and mtime means, when no close-write was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnCtime {
+    /// Nothing.
+    Ignore,
+    /// A new arrival.
+    Run,
+}
+
+/// What it means that a file changed while its own job ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnChange {
+    /// A new arrival.
+    Run,
+    /// The job did it: what is there when it ends is concluded.
+    Accept,
+}
+
+/// In which order ready jobs of a watch start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// In the order of settling.
+    Arrival,
+    /// By path below the root.
+    Name,
+    /// By modification time.
+    Mtime,
+}
+
+/// What happens to a file after its last attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    /// It stays.
+    Keep,
+    /// It is unlinked.
+    Delete,
+    /// It is moved.
+    Move {
+        /// Target directory, absolute after expansion.
+        to: Template,
+        /// Drop the path below the root, keep the name only.
+        flatten: bool,
+    },
+}
+
+/// `backoff`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// Wait after the first failure; doubles with each further one.
+    pub first: Duration,
+    /// Longest wait.
+    pub max: Duration,
+}
+
+/// `[watch.NAME]`.
+#[derive(Clone, Debug)]
+pub struct WatchPlan {
+    /// The block's name.
+    pub name: String,
+    /// The name under which the journal knows its history.
+    pub formerly: Option<String>,
+    /// Absolute path of the root, without `.`, `..`, doubled or trailing slashes.
+    pub path: Vec<u8>,
+    /// Directories below the root too.
+    pub recursive: bool,
+    /// Which names.
+    pub select: Select,
+    /// Quiet time; `None` is the ladder's default, see `core::settle`.
+    pub settle: Option<Duration>,
+    /// Ask `flock` too.
+    pub flock: bool,
+    /// How.
+    pub observe: Observe,
+    /// Interval of listings, where listed; also how often a missing root is looked for.
+    pub poll: Duration,
+    /// Files that are there at the first start.
+    pub existing: Existing,
+    /// See [`OnCtime`].
+    pub on_ctime: OnCtime,
+    /// See [`OnChange`].
+    pub on_change: OnChange,
+    /// The command, one template per argument; never empty.
+    pub run: Vec<Template>,
+    /// `{key}`.
+    pub key: Option<Template>,
+    /// One job at a time for each key.
+    pub serial: bool,
+    /// Order of starting.
+    pub order: Order,
+    /// Additional environment.
+    pub env: Vec<(String, Template)>,
+    /// Working directory of the command; `/` where `None`.
+    pub cwd: Option<Vec<u8>>,
+    /// Children at once in this watch; at least 1.
+    pub concurrency: u32,
+    /// Longest run of one attempt.
+    pub timeout: Option<Duration>,
+    /// Between SIGTERM and SIGKILL.
+    pub kill_after: Duration,
+    /// Counted attempts before a job is dead; at least 1.
+    pub attempts: u32,
+    /// Waits between them.
+    pub backoff: Backoff,
+    /// Disposition after success.
+    pub done: Disposition,
+    /// Disposition after the last failure.
+    pub dead: Disposition,
+}
