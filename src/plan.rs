@@ -143,6 +143,8 @@ pub struct WatchPlan {
     pub formerly: Option<String>,
     /// Absolute path of the root, without `.`, `..`, doubled or trailing slashes.
     pub path: Vec<u8>,
+    /// Paths below the root that are the daemon's own (move targets, the state directory): never looked at.
+    pub excluded: Vec<Vec<u8>>,
     /// Directories below the root too.
     pub recursive: bool,
     /// Which names.
@@ -187,4 +189,41 @@ pub struct WatchPlan {
     pub done: Disposition,
     /// Disposition after the last failure.
     pub dead: Disposition,
+}
+
+impl WatchPlan {
+    /// The plan of a watch that only the journal knows: it does nothing.
+    pub fn placeholder(name: &str) -> WatchPlan {
+        WatchPlan {
+            name: name.to_owned(),
+            formerly: None,
+            path: b"/".to_vec(),
+            excluded: Vec::new(),
+            recursive: false,
+            select: Select::default(),
+            settle: None,
+            flock: false,
+            observe: Observe::Auto,
+            poll: Duration::from_secs(1),
+            existing: Existing::Run,
+            on_ctime: OnCtime::Ignore,
+            on_change: OnChange::Run,
+            run: Vec::new(),
+            key: None,
+            serial: false,
+            order: Order::Arrival,
+            env: Vec::new(),
+            cwd: None,
+            concurrency: 1,
+            timeout: None,
+            kill_after: Duration::from_secs(10),
+            attempts: 1,
+            backoff: Backoff {
+                first: Duration::from_secs(1),
+                max: Duration::from_secs(600),
+            },
+            done: Disposition::Keep,
+            dead: Disposition::Keep,
+        }
+    }
 }

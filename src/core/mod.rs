@@ -1,215 +1,332 @@
 //! The core decides. It owns no descriptor, reads no clock and makes no system call: facts and the time
-//! come in as [`Input`] and [`Now`], wishes go out as [`Effect`]. This file is the routes, not the rules.
+//! come in as [`Input`] and [`Now`], wishes go out as [`Effect`]. This file is the routes, not the rules:
+//!
+//! * `observe` events and listings to hints; roots, mounts, scans   (`tree` is its structure)
+//! * `settle`  hints to arrivals: the ladder of evidence
+//! * `queue`   which job next
+//! * `job`     attempts, from start to conclusion
+//! * `dispose` what happens to the file afterwards
+//! * `replay`  the journal's records back to state, and state to records
+//! * `operate` reload, drain, the state in words
 #![forbid(unsafe_code)]
 
 pub mod ask;
+pub mod files;
 pub mod ids;
 pub mod record;
 pub mod select;
 pub mod template;
 pub mod time;
+mod vocabulary;
 
-use crate::plan::{Level, Plan};
-use ask::{Answer, Place, Question, Version};
-use ids::{AskId, JobId, MountId, RunId};
+mod dispose;
+mod job;
+mod lane;
+mod observe;
+mod operate;
+mod queue;
+mod replay;
+mod scan;
+mod settle;
+mod timers;
+mod tree;
+mod watch;
+
+pub use vocabulary::*;
+
+use crate::plan::{DaemonPlan, Level, Plan};
+use ask::{Answer, Question};
+use files::{FileKey, Files};
+use ids::{AskId, DirId, JobId, MountId, RunId, WatchId};
+use job::{Job, Phase};
+use lane::Lane;
+use observe::{HalfRename, Stashed};
+use operate::Mode;
 use record::Record;
+use settle::Candidate;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+use time::{Mono, Now};
+use timers::{Timer, Timers};
+use tree::Tree;
+use watch::Watch;
 
-/// inotify(7) event bits that the core looks at, named as there.
-#[allow(missing_docs)]
-pub mod mask {
-    pub const CLOSE_WRITE: u32 = 0x0000_0008;
-    pub const MOVED_FROM: u32 = 0x0000_0040;
-    pub const MOVED_TO: u32 = 0x0000_0080;
-    pub const CREATE: u32 = 0x0000_0100;
-    pub const DELETE: u32 = 0x0000_0200;
-    pub const DELETE_SELF: u32 = 0x0000_0400;
-    pub const MOVE_SELF: u32 = 0x0000_0800;
-    pub const UNMOUNT: u32 = 0x0000_2000;
-    pub const IGNORED: u32 = 0x0000_8000;
-    pub const ISDIR: u32 = 0x4000_0000;
-    pub const ONLYDIR: u32 = 0x0100_0000;
-    pub const EXCL_UNLINK: u32 = 0x0400_0000;
-    /// What every directory is watched for (DESIGN, "Observe").
-    pub const WATCHED: u32 = CLOSE_WRITE
-        | MOVED_TO
-        | MOVED_FROM
-        | CREATE
-        | DELETE
-        | DELETE_SELF
-        | MOVE_SELF
-        | ONLYDIR
-        | EXCL_UNLINK;
-}
-
-/// One line of `/proc/self/mountinfo`, as far as the core needs it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mount {
-    /// Mount id.
-    pub id: MountId,
-    /// Where it is mounted.
-    pub point: Vec<u8>,
-    /// Filesystem type, with subtype (`fuse.sshfs`).
-    pub fstype: String,
-    /// Longest attribute cache time of its options in seconds (nfs(5) `acregmax`, `actimeo`); for others 0.
-    pub attribute_cache_s: u32,
-}
-
-/// Which step of starting a child failed. The numbers stand in the journal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[repr(u8)]
-pub enum StartStep {
-    /// clone3(2).
-    Fork = 1,
-    /// Standard input, output, process group, signals.
-    Setup = 2,
-    /// The working directory.
-    Chdir = 3,
-    /// Opening the file for descriptor 3.
-    OpenFile = 4,
-    /// execve(2).
-    Exec = 5,
-}
-
-/// What a child that was not started says, or nothing if it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum NotStarted {
-    /// A step failed with this errno.
-    Failed(StartStep, i32),
-    /// The file is not there, or not the version that settled.
-    NotTheFile,
-    /// A writer has the file open.
-    StillWritten,
-}
-
-/// How a child ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChildEnd {
-    /// It never ran its program.
-    NotStarted(NotStarted),
-    /// Exit status.
-    Exit(i32),
-    /// Ended by a signal.
-    Signal(i32),
-}
-
-/// What a person or a signal asks of the daemon.
+/// What an outstanding question was about.
 #[derive(Clone, Debug)]
-pub enum Command {
-    /// SIGHUP, after the new configuration was checked.
-    Reload(Box<Plan>),
-    /// SIGUSR2: list everything again.
-    Rescan,
-    /// SIGUSR1: log the state.
-    LogState,
-    /// First SIGTERM or SIGINT.
-    Drain,
-    /// Second one.
-    StopNow,
-}
-
-/// A fact.
-#[derive(Clone, Debug)]
-pub enum Input {
-    /// An inotify event.
-    Event {
-        /// Watch descriptor.
-        wd: i32,
-        /// Bits, see [`mask`].
-        mask: u32,
-        /// Joins the two halves of a rename.
-        cookie: u32,
-        /// The name in the directory; empty for events of the directory itself.
-        name: Vec<u8>,
+enum Asked {
+    Resolve {
+        watch: u32,
+        dir: DirId,
     },
-    /// The kernel's queue overflowed: events are missing.
-    Overflow,
-    /// A scout answered.
-    Answer(AskId, Answer),
-    /// A child ended, and its output is complete as far as it will be.
-    Ended {
-        /// Which.
-        run: RunId,
-        /// How.
-        end: ChildEnd,
-        /// The last bytes of its output (at most 4 KiB).
-        output: Vec<u8>,
+    Bind {
+        dir: DirId,
+        lane: MountId,
     },
-    /// The mount table, at start and whenever it changed.
-    Mounts(Vec<Mount>),
-    /// A mount's scout has not answered for a while (`true`), or answers again.
-    MountSilent(MountId, bool),
-    /// Whether the journal has room (`false`: intake and dispatch pause).
-    JournalRoom(bool),
-    /// See [`Command`].
-    Command(Command),
+    Probe {
+        key: FileKey,
+        lane: MountId,
+        path: Vec<u8>,
+    },
+    Look {
+        job: JobId,
+        path: Vec<u8>,
+    },
+    Dispose {
+        job: JobId,
+    },
 }
 
-/// A child to be started.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SpawnOrder {
-    /// Its number.
-    pub run: RunId,
-    /// The job it runs.
-    pub job: JobId,
-    /// Arguments; the first is the program.
-    pub argv: Vec<Vec<u8>>,
-    /// Environment on top of the daemon's own.
-    pub env: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Working directory.
-    pub cwd: Vec<u8>,
-    /// The file to look at again, and to pass as descriptor 3.
-    pub file: Place,
-    /// It must still be this version.
-    pub expect: Version,
-    /// Ask the lease, where it can be asked.
-    pub lease: bool,
-    /// For log lines of its output: the watch.
-    pub watch: String,
-    /// For log lines of its output: the job as users see it.
-    pub job_name: String,
-    /// For log lines of its output: the number of the attempt.
-    pub attempt: u32,
+/// The state machine. One input at a time with [`Core::step`]; then [`Core::due`]; then
+/// [`Core::effects`] takes what is wished. [`Core::deadline`] says until when nothing will be.
+#[derive(Debug)]
+pub struct Core {
+    journal: u32,
+    daemon: DaemonPlan,
+    watches: Vec<Watch>,
+    tree: Tree,
+    files: Files,
+    candidates: BTreeMap<FileKey, Candidate>,
+    jobs: BTreeMap<JobId, Job>,
+    job_of: BTreeMap<FileKey, JobId>,
+    runs: BTreeMap<RunId, JobId>,
+    asks: BTreeMap<AskId, Asked>,
+    lanes: BTreeMap<MountId, Lane>,
+    mounts: BTreeMap<MountId, Mount>,
+    timers: Timers,
+    renames: BTreeMap<(u32, u32), HalfRename>,
+    stash: VecDeque<Stashed>,
+    stash_lost: bool,
+    binds_asked: usize,
+    last_job: u64,
+    last_run: u64,
+    last_ask: u64,
+    last_watch: u32,
+    turn: usize,
+    mode: Mode,
+    room: bool,
+    ready: bool,
+    now: Now,
+    out: Vec<Effect>,
 }
 
-/// To whom a question goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ScoutId {
-    /// The scout of this mount.
-    Mount(MountId),
-    /// A resolver of its own for this watch (index in the plan), so that a path on a hung mount delays nothing else.
-    Resolver(u32),
-}
+impl Core {
+    /// A core with a plan and no memory. `journal` is the journal's id: the first half of every job's name.
+    pub fn new(plan: Plan, journal: u32) -> Core {
+        let watches = plan.watches.into_iter().map(Watch::new).collect();
+        Core {
+            journal,
+            daemon: plan.daemon,
+            watches,
+            tree: Tree::default(),
+            files: Files::default(),
+            candidates: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            job_of: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            asks: BTreeMap::new(),
+            lanes: BTreeMap::new(),
+            mounts: BTreeMap::new(),
+            timers: Timers::default(),
+            renames: BTreeMap::new(),
+            stash: VecDeque::new(),
+            stash_lost: false,
+            binds_asked: 0,
+            last_job: 0,
+            last_run: 0,
+            last_ask: 0,
+            last_watch: 0,
+            turn: 0,
+            mode: Mode::Running,
+            room: true,
+            ready: false,
+            now: Now::default(),
+            out: Vec::new(),
+        }
+    }
 
-/// A wish. The loop makes all records of a turn durable before it performs anything else.
-#[derive(Clone, Debug)]
-pub enum Effect {
-    /// Append to the journal.
-    Append(Record),
-    /// Ask a scout.
-    Ask(AskId, ScoutId, Question),
-    /// Remove an inotify watch.
-    Unwatch(i32),
-    /// Start a child.
-    Spawn(Box<SpawnOrder>),
-    /// Send a signal to a child's process group.
-    Kill(RunId, i32),
-    /// Say something.
-    Log(Level, LogLine),
-    /// Everything that was to be done before readiness is done: roots are bound and listed once, or awaited.
-    Ready,
-    /// End the process with this exit status.
-    Stop(u8),
-}
+    /// Called once, after [`Core::replay`] of every record: begins to observe.
+    pub fn start(&mut self, now: Now, mounts: Vec<Mount>) {
+        self.now = now;
+        self.set_mounts(mounts);
+        self.after_replay();
+        for watch in 0..self.watches.len() as u32 {
+            self.begin_watch(watch);
+        }
+        self.timers
+            .set(Timer::Ready, now.mono.after(Duration::from_secs(3)));
+        self.set_expiry();
+    }
 
-/// A log line with the fields that a journal reader can select by.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LogLine {
-    /// The sentence.
-    pub text: String,
-    /// Name of the watch, or empty.
-    pub watch: String,
-    /// Absolute path, or empty.
-    pub path: Vec<u8>,
-    /// Job as users see it, or empty.
-    pub job: String,
+    /// One fact.
+    pub fn step(&mut self, now: Now, input: Input) {
+        self.now = now;
+        match input {
+            Input::Event {
+                wd,
+                mask,
+                cookie,
+                name,
+            } => self.event(wd, mask, cookie, name),
+            Input::Overflow => self.overflow(),
+            Input::Answer(ask, answer) => self.answer(ask, answer),
+            Input::Ended { run, end, output } => self.ended(run, end, output),
+            Input::Mounts(mounts) => self.mounts_changed(mounts),
+            Input::MountSilent(mount, silent) => self.mount_silent(mount, silent),
+            Input::JournalRoom(room) => self.journal_room(room),
+            Input::Command(command) => self.command(command),
+        }
+    }
+
+    /// Everything that is due now, and whatever the inputs since the last call made possible.
+    pub fn due(&mut self, now: Now) {
+        self.now = now;
+        while let Some(timer) = self.timers.pop(now.mono) {
+            match timer {
+                Timer::Candidate(key) => self.candidate_due(key),
+                Timer::Retry(job) => self.retry_due(job),
+                Timer::Kill(job) => self.kill_due(job),
+                Timer::Dispose(job) => self.ask_dispose(job),
+                Timer::Rename { cookie, watch } => self.rename_due(cookie, watch),
+                Timer::Bind(dir) => self.queue_bind(dir),
+                Timer::Root(watch) => self.resolve_root(watch),
+                Timer::Poll(watch) => self.poll_due(watch),
+                Timer::Expire => self.expire(),
+                Timer::Ready => self.say_ready(),
+                Timer::Drain => self.drain_due(),
+            }
+        }
+        for watch in 0..self.watches.len() as u32 {
+            self.check_scan(watch);
+        }
+        self.pump();
+        self.dispatch();
+        self.check_ready();
+        self.check_drained();
+    }
+
+    /// Takes the wishes, in order.
+    pub fn effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// When [`Core::due`] wants to be called next; `None`: only after an input.
+    pub fn deadline(&self) -> Option<Mono> {
+        self.timers.next()
+    }
+
+    fn answer(&mut self, ask: AskId, answer: Answer) {
+        let last = answer.is_last();
+        let asked = if last {
+            self.asks.remove(&ask)
+        } else {
+            self.asks.get(&ask).cloned()
+        };
+        let Some(asked) = asked else { return };
+        match (asked, answer) {
+            (Asked::Resolve { watch, dir }, Answer::Resolved(result)) => {
+                self.resolved(watch, dir, result);
+            }
+            (Asked::Bind { dir, lane }, Answer::Bound(Err(fault))) => {
+                self.bind_answered(lane);
+                self.bind_failed(dir, fault);
+            }
+            (Asked::Bind { dir, .. }, Answer::Bound(Ok(bound))) => self.bound(dir, bound),
+            (Asked::Bind { dir, .. }, Answer::Entries(entries)) => self.entries(dir, entries),
+            (Asked::Bind { dir, lane }, Answer::Listed(result)) => {
+                self.bind_answered(lane);
+                match result {
+                    Ok(()) => self.listed(dir),
+                    Err(fault) => self.bind_failed(dir, fault),
+                }
+            }
+            (Asked::Probe { key, lane, path }, Answer::Probed(result)) => {
+                self.probe_answered(lane);
+                self.probed(ask, key, path, result);
+            }
+            (Asked::Look { job, path }, Answer::Probed(result)) => self.looked(job, path, result),
+            (Asked::Dispose { job }, Answer::Disposed(result)) => self.disposed(job, result),
+            // An answer of another kind than its question is a scout's defect; the edge has
+            // decoded it, so say it and go on: the question counts as not answered.
+            (asked, answer) => {
+                self.log(Level::Error, |line| {
+                    line.text = format!("a scout answered {asked:?} with {answer:?}");
+                });
+            }
+        }
+    }
+
+    fn append(&mut self, record: Record) {
+        self.out.push(Effect::Append(record));
+    }
+
+    fn ask(&mut self, scout: ScoutId, question: Question, asked: Asked) -> AskId {
+        self.last_ask += 1;
+        let ask = AskId(self.last_ask);
+        self.asks.insert(ask, asked);
+        self.out.push(Effect::Ask(ask, scout, question));
+        ask
+    }
+
+    fn log(&mut self, level: Level, fill: impl FnOnce(&mut LogLine)) {
+        if level <= self.daemon.log_level {
+            let mut line = LogLine::default();
+            fill(&mut line);
+            self.out.push(Effect::Log(level, line));
+        }
+    }
+
+    /// A line about one path of one watch.
+    fn log_path(&mut self, level: Level, watch: u32, dir: DirId, name: &[u8], text: String) {
+        if level <= self.daemon.log_level {
+            let line = LogLine {
+                text,
+                watch: self.watch_name(watch),
+                path: self.path_of(watch, dir, name),
+                job: String::new(),
+            };
+            self.out.push(Effect::Log(level, line));
+        }
+    }
+
+    /// The absolute path, as far as it is known.
+    fn path_of(&self, watch: u32, dir: DirId, name: &[u8]) -> Vec<u8> {
+        if let Some(place) = self.tree.place(dir, name) {
+            return place.path();
+        }
+        let mut path = match self.watches.get(watch as usize) {
+            Some(watch) => watch.plan.path.clone(),
+            None => Vec::new(),
+        };
+        path.push(b'/');
+        path.extend(self.tree.rel(dir, name));
+        path
+    }
+
+    fn watch_name(&self, watch: u32) -> String {
+        self.watches
+            .get(watch as usize)
+            .map(|watch| watch.plan.name.clone())
+            .unwrap_or_default()
+    }
+
+    /// A job as users see it.
+    fn job_name(&self, job: JobId) -> String {
+        format!("{:08x}-{}", self.journal, job.0)
+    }
+
+    fn seconds(&self) -> u32 {
+        u32::try_from(self.now.wall.0 / 1_000_000_000).unwrap_or(0)
+    }
+
+    fn watch_id(&self, watch: u32) -> WatchId {
+        self.watches
+            .get(watch as usize)
+            .map(|watch| watch.id)
+            .unwrap_or_default()
+    }
+
+    fn live_phase(&self, key: FileKey) -> Option<(JobId, &Phase)> {
+        let id = *self.job_of.get(&key)?;
+        Some((id, &self.jobs.get(&id)?.phase))
+    }
 }

@@ -186,8 +186,8 @@ pub enum Record {
     Renamed {
         /// Old directory.
         dir: DirId,
-        /// Old name.
-        name: Vec<u8>,
+        /// Hash of the old name.
+        name_hash: [u8; 12],
         /// New directory.
         to_dir: DirId,
         /// New name.
@@ -197,8 +197,13 @@ pub enum Record {
     Gone {
         /// Its directory.
         dir: DirId,
-        /// Its name.
-        name: Vec<u8>,
+        /// Hash of its name, see [`super::files::name_hash`].
+        name_hash: [u8; 12],
+    },
+    /// The first listing of a watch is complete: what comes from now on is an arrival, whatever `existing` says.
+    Scanned {
+        /// The watch.
+        watch: WatchId,
     },
     /// One remembered file, as compaction writes it: the state after all of its records.
     Remembered {

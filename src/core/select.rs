@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// The selection of one watch.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Select {
     /// Smallest size in bytes.
     pub min_size: Option<u64>,

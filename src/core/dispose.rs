@@ -1,0 +1,177 @@
+//! What happens to a file after its last attempt. The mover looks before it acts; this decides
+//! what its answers mean.
+
+use super::ask::{Act, Disposal as Answered, Fault, Question, numbered};
+use super::files::FileKey;
+use super::ids::JobId;
+use super::job::Phase;
+use super::record::{Disposal, DisposedHow, Outcome, Record};
+use super::settle::Signal;
+use super::timers::Timer;
+use super::{Asked, Core, ScoutId};
+use crate::core::observe::errno_text;
+use crate::plan::Level;
+use std::time::Duration;
+
+impl Core {
+    /// Asks the file's mount to do what was recorded; called again until it is done.
+    pub(super) fn ask_dispose(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let (dir, name, expect) = (job.dir, job.name.clone(), job.version);
+        let Phase::Disposing {
+            disposal, asked, ..
+        } = &mut job.phase
+        else {
+            self.look_again(id);
+            return;
+        };
+        if *asked {
+            return;
+        }
+        let act = match disposal {
+            Disposal::Keep => {
+                self.forget_job(id);
+                return;
+            }
+            Disposal::Delete => Act::Delete,
+            Disposal::Move { dir, rel } => Act::Move {
+                dir: dir.clone(),
+                rel: rel.clone(),
+            },
+        };
+        let Some(place) = self.tree.place(dir, &name) else {
+            if self.tree.get(dir).is_none() {
+                self.dispose_ends(id, DisposedHow::Gone);
+            }
+            // Else the root is missing: its return asks again.
+            return;
+        };
+        *asked = true;
+        let lease = self.lease_can_be_trusted(place.mount);
+        let private = self.private_name(id);
+        self.ask(
+            ScoutId::Mount(place.mount),
+            Question::Dispose {
+                place,
+                private,
+                expect,
+                lease,
+                act,
+            },
+            Asked::Dispose { job: id },
+        );
+    }
+
+    fn private_name(&self, id: JobId) -> Vec<u8> {
+        let mut name = super::observe::PRIVATE_PREFIX.to_vec();
+        name.extend_from_slice(self.job_name(id).as_bytes());
+        name
+    }
+
+    /// The root is back: what waited for it goes on.
+    pub(super) fn redo_disposals(&mut self, watch: u32) {
+        let ids: Vec<JobId> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| {
+                job.watch == watch && matches!(job.phase, Phase::Disposing { asked: false, .. })
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            self.ask_dispose(id);
+        }
+    }
+
+    pub(super) fn disposed(&mut self, id: JobId, result: Result<Answered, Fault>) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let (watch, dir, name) = (job.watch, job.dir, job.name.clone());
+        let Phase::Disposing {
+            disposal,
+            asked,
+            failures,
+        } = &mut job.phase
+        else {
+            return;
+        };
+        *asked = false;
+        match result {
+            Ok(Answered::Done) => self.dispose_ends(id, DisposedHow::Done),
+            Ok(Answered::Gone) => {
+                self.log_job(Level::Info, id, || {
+                    "the file was taken away before its disposition".into()
+                });
+                self.dispose_ends(id, DisposedHow::Gone);
+            }
+            Ok(Answered::Changed) => {
+                self.log_job(Level::Info, id, || {
+                    "superseded: another version lies there; it is left, as a new arrival".into()
+                });
+                self.dispose_ends(id, DisposedHow::Changed);
+                self.hint(watch, dir, &name, Signal::Moved, None);
+            }
+            Ok(Answered::Taken(number)) => {
+                let Disposal::Move { rel, .. } = disposal else {
+                    return;
+                };
+                let slash = rel.iter().rposition(|&b| b == b'/').map_or(0, |at| at + 1);
+                let (parents, _) = rel.split_at(slash);
+                let original = name.clone();
+                let mut next = parents.to_vec();
+                next.extend(numbered(&original, number.max(1)));
+                *rel = next.clone();
+                self.append(Record::Retarget { job: id, rel: next });
+                self.ask_dispose(id);
+            }
+            Ok(Answered::Busy) => {
+                *failures = failures.saturating_add(1);
+                let wait = Duration::from_millis(250 << (*failures).min(7));
+                self.timers
+                    .set(Timer::Dispose(id), self.now.mono.after(wait));
+            }
+            Ok(Answered::Failed { errno, step }) => {
+                let first = *failures == 0;
+                *failures = failures.saturating_add(1);
+                let wait = Duration::from_secs(1 << (*failures).min(8));
+                self.timers
+                    .set(Timer::Dispose(id), self.now.mono.after(wait));
+                if first {
+                    self.log_job(Level::Error, id, || {
+                        format!(
+                            "its disposition failed ({step}: {}); the file is still there, trying again",
+                            errno_text(errno)
+                        )
+                    });
+                }
+            }
+            Err(Fault::Here(2 | 20)) => self.dispose_ends(id, DisposedHow::Gone),
+            Err(_) => {
+                self.resolve_root(watch);
+                self.timers.set(
+                    Timer::Dispose(id),
+                    self.now.mono.after(Duration::from_secs(1)),
+                );
+            }
+        }
+    }
+
+    /// The disposition is complete.
+    fn dispose_ends(&mut self, id: JobId, how: DisposedHow) {
+        self.append(Record::Disposed { job: id, how });
+        let Some(job) = self.jobs.get(&id) else {
+            return;
+        };
+        let key = FileKey::new(job.dir, &job.name);
+        let (version, ctime_ns) = (job.version, job.ctime_ns);
+        if job.outcome != Some(Outcome::Superseded) && how != DisposedHow::Changed {
+            self.remember(key, &version, ctime_ns);
+            self.files.set_gone(key, self.seconds());
+            self.set_expiry();
+        }
+        self.forget_job(id);
+    }
+}

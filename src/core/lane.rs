@@ -1,0 +1,148 @@
+//! What waits for one mount's scout: bounded in flight, so that a burst costs memory here only once.
+
+use super::ask::Question;
+use super::files::FileKey;
+use super::ids::{DirId, MountId};
+use super::tree::Bind;
+use super::{Asked, Core, ScoutId};
+use crate::plan::Observe;
+use std::collections::VecDeque;
+
+/// Listings in flight for one scout: it takes them one after another anyway.
+const BINDS_MAX: usize = 16;
+/// Probes in flight for one scout.
+const PROBES_MAX: usize = 512;
+
+/// One mount.
+#[derive(Debug, Default)]
+pub struct Lane {
+    /// Directories to be bound and listed.
+    pub binds: VecDeque<DirId>,
+    /// Candidates to be probed.
+    pub probes: VecDeque<FileKey>,
+    binds_asked: usize,
+    probes_asked: usize,
+    /// Its scout does not answer.
+    pub silent: bool,
+}
+
+impl Core {
+    pub(super) fn lane(&mut self, mount: MountId) -> &mut Lane {
+        self.lanes.entry(mount).or_default()
+    }
+
+    pub(super) fn bind_answered(&mut self, lane: MountId) {
+        self.lane(lane).binds_asked -= 1;
+        self.binds_asked -= 1;
+        if self.binds_asked == 0 {
+            // Whatever is still kept belongs to directories that are gone.
+            self.stash.clear();
+            if std::mem::take(&mut self.stash_lost) {
+                self.rescan_all("too many events of new directories");
+            }
+        }
+    }
+
+    pub(super) fn probe_answered(&mut self, lane: MountId) {
+        self.lane(lane).probes_asked -= 1;
+    }
+
+    /// Asks what the lanes have room for.
+    pub(super) fn pump(&mut self) {
+        let mounts: Vec<MountId> = self
+            .lanes
+            .iter()
+            .filter(|(_, lane)| {
+                !lane.silent
+                    && ((!lane.binds.is_empty() && lane.binds_asked < BINDS_MAX)
+                        || (!lane.probes.is_empty() && lane.probes_asked < PROBES_MAX))
+            })
+            .map(|(mount, _)| *mount)
+            .collect();
+        for mount in mounts {
+            while self.lane(mount).binds_asked < BINDS_MAX {
+                let Some(dir) = self.lane(mount).binds.pop_front() else {
+                    break;
+                };
+                self.ask_bind(mount, dir);
+            }
+            while self.lane(mount).probes_asked < PROBES_MAX {
+                let Some(key) = self.lane(mount).probes.pop_front() else {
+                    break;
+                };
+                self.ask_probe(mount, key);
+            }
+        }
+    }
+
+    fn ask_bind(&mut self, lane: MountId, dir: DirId) {
+        let place = self.tree.place(dir, b"");
+        let Some(node) = self.tree.get_mut(dir) else {
+            return;
+        };
+        if node.bind != Bind::Queued {
+            return;
+        }
+        let Some(place) = place else {
+            // The root went missing meanwhile; its return lists everything.
+            node.bind = Bind::Idle;
+            self.left_scan(dir);
+            return;
+        };
+        node.bind = Bind::Asked;
+        // From here on: what becomes known later than the question must not look unseen by its answer.
+        node.mark = node.mark.wrapping_add(1);
+        let watch = node.watch;
+        let inotify = self
+            .watches
+            .get(watch as usize)
+            .is_some_and(|watch| watch.plan.observe != Observe::Poll);
+        self.lane(lane).binds_asked += 1;
+        self.binds_asked += 1;
+        self.ask(
+            ScoutId::Mount(place.mount),
+            Question::Bind {
+                place,
+                watch: inotify,
+            },
+            Asked::Bind { dir, lane },
+        );
+    }
+
+    fn ask_probe(&mut self, lane: MountId, key: FileKey) {
+        let Some(candidate) = self.candidates.get(&key) else {
+            return;
+        };
+        if !candidate.queued {
+            return;
+        }
+        let place = self.tree.place(candidate.dir, &candidate.name);
+        let full = self.wants_all(key);
+        let flock = full && self.flock_wanted(key);
+        let lease = full
+            && place
+                .as_ref()
+                .is_some_and(|place| self.lease_can_be_trusted(place.mount));
+        let Some(candidate) = self.candidates.get_mut(&key) else {
+            return;
+        };
+        candidate.queued = false;
+        let Some(place) = place else { return };
+        self.lane(lane).probes_asked += 1;
+        let path = place.path();
+        let ask = self.ask(
+            ScoutId::Mount(place.mount),
+            Question::Probe {
+                place,
+                lock: full,
+                flock,
+                lease,
+            },
+            Asked::Probe { key, lane, path },
+        );
+        if let Some(candidate) = self.candidates.get_mut(&key) {
+            candidate.asked = Some(ask);
+            candidate.stale = false;
+        }
+    }
+}

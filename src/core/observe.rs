@@ -1,0 +1,627 @@
+//! Events become hints. Roots are found, lost and found again; mounts come and go.
+
+use super::ask::Resolved;
+use super::files::{FileKey, Known};
+use super::ids::{DirId, MountId};
+use super::record::Record;
+use super::select::Verdict;
+use super::settle::Signal;
+use super::timers::Timer;
+use super::tree::{Base, Bind};
+use super::watch::Root;
+use super::{Asked, Core, Mount, ScoutId, mask};
+use crate::core::ask::Question;
+use crate::plan::{Level, Observe};
+use std::time::Duration;
+
+/// Events kept for watch descriptors that no answer has named yet.
+const STASH_MAX: usize = 4096;
+/// The halves of a rename are queued by one system call; this bounds how long they may be read apart.
+const RENAME_WAIT: Duration = Duration::from_millis(200);
+/// Names that the daemon gives to files while it disposes of them.
+pub(super) const PRIVATE_PREFIX: &[u8] = b".settled-";
+
+/// An event of a watch descriptor not known yet.
+#[derive(Clone, Debug)]
+pub(super) struct Stashed {
+    wd: i32,
+    mask: u32,
+    cookie: u32,
+    name: Vec<u8>,
+}
+
+/// A name that went away by a rename; its new name may follow.
+#[derive(Clone, Debug)]
+pub(super) struct HalfRename {
+    dir: DirId,
+    name: Vec<u8>,
+    is_dir: bool,
+}
+
+impl Core {
+    // ---- roots ----
+
+    /// Looks where the root is. Always asked by a resolver of its own: the path may lie on a hung mount.
+    pub(super) fn begin_watch(&mut self, watch: u32) {
+        let Some(state) = self.watches.get(watch as usize) else {
+            return;
+        };
+        if !state.active {
+            return;
+        }
+        if state.root == DirId(0) {
+            let root = self.tree.add(watch, DirId(0), b"");
+            self.watches[watch as usize].root = root;
+        }
+        self.resolve_root(watch);
+    }
+
+    pub(super) fn resolve_root(&mut self, watch: u32) {
+        let Some(state) = self.watches.get_mut(watch as usize) else {
+            return;
+        };
+        if !state.active || state.state == Root::Resolving {
+            return;
+        }
+        state.state = Root::Resolving;
+        let (dir, path) = (state.root, state.plan.path.clone());
+        self.ask(
+            ScoutId::Resolver(watch),
+            Question::Resolve { path },
+            Asked::Resolve { watch, dir },
+        );
+    }
+
+    pub(super) fn resolved(&mut self, watch: u32, dir: DirId, result: Result<Resolved, i32>) {
+        let Some(state) = self.watches.get_mut(watch as usize) else {
+            return;
+        };
+        if dir != state.root {
+            match result {
+                Ok(resolved) => {
+                    self.set_base(dir, resolved);
+                    self.queue_bind(dir);
+                }
+                Err(_) => self.retry_bind(dir, 1),
+            }
+            return;
+        }
+        if !state.active {
+            state.state = Root::Unknown;
+            return;
+        }
+        match result {
+            Ok(resolved) => {
+                state.state = Root::Bound;
+                let was_missing = std::mem::take(&mut state.said_missing);
+                let changed = self.set_base(dir, resolved);
+                if changed || was_missing {
+                    self.log_path(Level::Info, watch, dir, b"", "watching".into());
+                }
+                let watched = self
+                    .tree
+                    .get(dir)
+                    .is_some_and(|node| node.wd.is_some() || node.unwatched);
+                if changed || was_missing || !watched {
+                    self.start_scan(watch);
+                    self.redo_disposals(watch);
+                }
+            }
+            Err(errno) => self.root_missing(watch, errno),
+        }
+    }
+
+    /// Notes where `dir` is. `true` if that is another place or another directory than before.
+    fn set_base(&mut self, dir: DirId, resolved: Resolved) -> bool {
+        let same_base = self.tree.bases().any(|(id, base)| {
+            id == dir && base.path == resolved.path && base.mount == resolved.mount
+        });
+        let same_dir = self.tree.get(dir).is_some_and(|node| {
+            node.ino == resolved.ident.ino && node.btime_ns == resolved.ident.btime_ns
+        });
+        if !same_base {
+            for id in self.tree.subtree(dir) {
+                self.unwatch(id);
+            }
+        }
+        self.tree.set_base(
+            dir,
+            Base {
+                path: resolved.path,
+                mount: resolved.mount,
+            },
+        );
+        self.tree.set_ident(dir, &resolved.ident);
+        !same_base || !same_dir
+    }
+
+    /// The root cannot be reached: nothing below it changes state, and it is looked for.
+    pub(super) fn root_missing(&mut self, watch: u32, errno: i32) {
+        let Some(state) = self.watches.get_mut(watch as usize) else {
+            return;
+        };
+        state.state = Root::Missing;
+        let wait = state.plan.poll.max(Duration::from_millis(100));
+        let first = !std::mem::replace(&mut state.said_missing, true);
+        let root = state.root;
+        self.timers
+            .set(Timer::Root(watch), self.now.mono.after(wait));
+        if first {
+            self.log_path(
+                Level::Warning,
+                watch,
+                root,
+                b"",
+                format!(
+                    "the directory cannot be watched: {}; waiting for it",
+                    errno_text(errno)
+                ),
+            );
+        }
+    }
+
+    pub(super) fn unwatch(&mut self, dir: DirId) {
+        if let Some(wd) = self.tree.set_wd(dir, None) {
+            self.out.push(super::Effect::Unwatch(wd));
+        }
+    }
+
+    // ---- mounts ----
+
+    pub(super) fn set_mounts(&mut self, mounts: Vec<Mount>) {
+        self.mounts = mounts.into_iter().map(|mount| (mount.id, mount)).collect();
+    }
+
+    /// The mount table changed: whoever may be concerned looks again.
+    pub(super) fn mounts_changed(&mut self, mounts: Vec<Mount>) {
+        let old: Vec<(MountId, Vec<u8>)> = self
+            .mounts
+            .values()
+            .map(|mount| (mount.id, mount.point.clone()))
+            .collect();
+        self.set_mounts(mounts);
+        let touched: Vec<Vec<u8>> = old
+            .iter()
+            .filter(|(id, point)| {
+                self.mounts
+                    .get(id)
+                    .is_none_or(|mount| &mount.point != point)
+            })
+            .map(|(_, point)| point.clone())
+            .chain(
+                self.mounts
+                    .values()
+                    .filter(|mount| {
+                        !old.iter()
+                            .any(|(id, point)| *id == mount.id && *point == mount.point)
+                    })
+                    .map(|mount| mount.point.clone()),
+            )
+            .collect();
+        for watch in 0..self.watches.len() as u32 {
+            let state = &self.watches[watch as usize];
+            if !state.active {
+                continue;
+            }
+            let path = self.path_of(watch, state.root, b"");
+            let above = touched
+                .iter()
+                .any(|point| is_below(&path, point) || is_below(&state.plan.path, point));
+            let below = touched
+                .iter()
+                .any(|point| point != &path && is_below(point, &path));
+            if above {
+                self.resolve_root(watch);
+            }
+            if below {
+                let inner: Vec<DirId> = self
+                    .tree
+                    .bases()
+                    .map(|(id, _)| id)
+                    .filter(|id| *id != self.watches[watch as usize].root)
+                    .filter(|id| self.tree.get(*id).is_some_and(|node| node.watch == watch))
+                    .collect();
+                for id in inner {
+                    self.tree.clear_base(id);
+                }
+                self.start_scan(watch);
+            }
+        }
+    }
+
+    pub(super) fn mount_silent(&mut self, mount: MountId, silent: bool) {
+        let point = match self.mounts.get(&mount) {
+            Some(mount) => mount.point.clone(),
+            None => Vec::new(),
+        };
+        self.lane(mount).silent = silent;
+        self.log(Level::Warning, |line| {
+            line.path = point;
+            line.text = if silent {
+                "the mount does not answer; work on it is held, everything else goes on".into()
+            } else {
+                "the mount answers again".into()
+            };
+        });
+    }
+
+    /// Whether every writer on this mount is local, so that events and leases tell the truth.
+    pub(super) fn lease_can_be_trusted(&self, mount: MountId) -> bool {
+        self.mounts
+            .get(&mount)
+            .is_some_and(|mount| !mount.remote_writers)
+    }
+
+    /// Whether the whole tree of a watch is listed again and again.
+    pub(super) fn polls(&self, watch: u32) -> bool {
+        let Some(state) = self.watches.get(watch as usize) else {
+            return false;
+        };
+        match state.plan.observe {
+            Observe::Inotify => false,
+            Observe::Poll | Observe::Both => true,
+            Observe::Auto => self.tree.bases().any(|(dir, base)| {
+                self.tree.get(dir).is_some_and(|node| node.watch == watch)
+                    && !self.lease_can_be_trusted(base.mount)
+            }),
+        }
+    }
+
+    // ---- events ----
+
+    pub(super) fn event(&mut self, wd: i32, bits: u32, cookie: u32, name: Vec<u8>) {
+        let dirs = self.tree.of_wd(wd);
+        if dirs.is_empty() {
+            if self.binds_asked == 0 || bits & mask::IGNORED != 0 {
+                return;
+            }
+            if self.stash.len() < STASH_MAX {
+                self.stash.push_back(Stashed {
+                    wd,
+                    mask: bits,
+                    cookie,
+                    name,
+                });
+            } else {
+                self.stash_lost = true;
+            }
+            return;
+        }
+        for dir in dirs {
+            self.event_in(dir, wd, bits, cookie, &name);
+        }
+    }
+
+    /// A watch descriptor has become known: what was kept for it is news now.
+    pub(super) fn unstash(&mut self, wd: i32) {
+        let (mine, others) = std::mem::take(&mut self.stash)
+            .into_iter()
+            .partition(|event| event.wd == wd);
+        self.stash = others;
+        let mine: std::collections::VecDeque<Stashed> = mine;
+        for event in mine {
+            self.event(event.wd, event.mask, event.cookie, event.name);
+        }
+    }
+
+    fn event_in(&mut self, dir: DirId, wd: i32, bits: u32, cookie: u32, name: &[u8]) {
+        let Some(node) = self.tree.get(dir) else {
+            return;
+        };
+        let (watch, is_root) = (node.watch, node.parent == DirId(0));
+        if name.is_empty() {
+            if bits & mask::IGNORED != 0 && node.wd == Some(wd) {
+                self.tree.set_wd(dir, None);
+            }
+            let lost = mask::DELETE_SELF | mask::MOVE_SELF | mask::UNMOUNT | mask::IGNORED;
+            if is_root && bits & lost != 0 {
+                self.resolve_root(watch);
+            }
+            return;
+        }
+        if bits & mask::ISDIR != 0 {
+            self.dir_event(watch, dir, bits, cookie, name);
+        } else {
+            self.file_event(watch, dir, bits, cookie, name);
+        }
+    }
+
+    fn dir_event(&mut self, watch: u32, dir: DirId, bits: u32, cookie: u32, name: &[u8]) {
+        if bits & mask::MOVED_FROM != 0 {
+            self.half_rename(watch, dir, cookie, name, true);
+        } else if bits & mask::MOVED_TO != 0 {
+            let from = self.take_half(cookie, watch, true);
+            let moved = from.and_then(|from| self.tree.child(from.dir, &from.name));
+            if let Some(old) = self.tree.child(dir, name)
+                && Some(old) != moved
+            {
+                self.dir_gone(old);
+            }
+            match moved {
+                Some(moved) if self.enters(watch, dir, name) => self.move_dir(moved, dir, name),
+                Some(moved) => self.dir_gone(moved),
+                None => self.found_dir(watch, dir, name),
+            }
+        } else if bits & mask::CREATE != 0 {
+            self.found_dir(watch, dir, name);
+        } else if bits & mask::DELETE != 0
+            && let Some(child) = self.tree.child(dir, name)
+        {
+            self.dir_gone(child);
+        }
+    }
+
+    fn file_event(&mut self, watch: u32, dir: DirId, bits: u32, cookie: u32, name: &[u8]) {
+        if bits & mask::MOVED_FROM != 0 {
+            // A file that is not selected has nothing to carry along.
+            if self.selects(watch, dir, name) {
+                self.half_rename(watch, dir, cookie, name, false);
+            }
+        } else if bits & mask::MOVED_TO != 0 {
+            let from = self.take_half(cookie, watch, false);
+            if name.starts_with(PRIVATE_PREFIX) {
+                return;
+            }
+            if let Some(from) = from {
+                if self.selects(watch, dir, name) {
+                    self.carry(FileKey::new(from.dir, &from.name), dir, name);
+                } else {
+                    self.file_gone(FileKey::new(from.dir, &from.name));
+                }
+            }
+            self.hint(watch, dir, name, Signal::Moved, None);
+        } else if bits & mask::CLOSE_WRITE != 0 {
+            self.hint(watch, dir, name, Signal::Close, None);
+        } else if bits & mask::CREATE != 0 {
+            self.hint(watch, dir, name, Signal::Link, None);
+        } else if bits & mask::DELETE != 0 {
+            self.file_gone(FileKey::new(dir, name));
+        }
+    }
+
+    fn half_rename(&mut self, watch: u32, dir: DirId, cookie: u32, name: &[u8], is_dir: bool) {
+        self.renames.insert(
+            (cookie, watch),
+            HalfRename {
+                dir,
+                name: name.to_vec(),
+                is_dir,
+            },
+        );
+        self.timers.set(
+            Timer::Rename { cookie, watch },
+            self.now.mono.after(RENAME_WAIT),
+        );
+    }
+
+    fn take_half(&mut self, cookie: u32, watch: u32, is_dir: bool) -> Option<HalfRename> {
+        let half = self.renames.remove(&(cookie, watch))?;
+        self.timers.clear(Timer::Rename { cookie, watch });
+        (half.is_dir == is_dir).then_some(half)
+    }
+
+    /// The second half has not come: the name left the watch.
+    pub(super) fn rename_due(&mut self, cookie: u32, watch: u32) {
+        let Some(half) = self.renames.remove(&(cookie, watch)) else {
+            return;
+        };
+        if !half.is_dir {
+            self.file_gone(FileKey::new(half.dir, &half.name));
+        } else if let Some(dir) = self.tree.child(half.dir, &half.name) {
+            self.dir_gone(dir);
+        }
+    }
+
+    /// Events are missing: what is on disk decides.
+    pub(super) fn overflow(&mut self) {
+        // The other halves may be among what is missing: the scan finds out.
+        for (cookie, watch) in std::mem::take(&mut self.renames).into_keys() {
+            self.timers.clear(Timer::Rename { cookie, watch });
+        }
+        self.rescan_all("the kernel's event queue overflowed");
+    }
+
+    pub(super) fn rescan_all(&mut self, why: &str) {
+        let why = why.to_owned();
+        self.log(Level::Warning, |line| {
+            line.text = format!("{why}: listing everything again");
+        });
+        for watch in 0..self.watches.len() as u32 {
+            match self.watches[watch as usize].state {
+                Root::Bound => self.start_scan(watch),
+                Root::Missing => self.resolve_root(watch),
+                Root::Unknown | Root::Resolving => {}
+            }
+        }
+    }
+
+    // ---- selection ----
+
+    /// Whether the directory `name` in `dir` belongs to the watch.
+    pub(super) fn enters(&self, watch: u32, dir: DirId, name: &[u8]) -> bool {
+        let Some(state) = self.watches.get(watch as usize) else {
+            return false;
+        };
+        if !state.active || !state.plan.recursive {
+            return false;
+        }
+        let rel = self.tree.rel(dir, name);
+        !own(&state.plan.excluded, &rel) && state.plan.select.enter(&rel) == Verdict::Yes
+    }
+
+    /// Whether the file `name` in `dir` is selected by its name.
+    pub(super) fn selects(&self, watch: u32, dir: DirId, name: &[u8]) -> bool {
+        let Some(state) = self.watches.get(watch as usize) else {
+            return false;
+        };
+        if !state.active || name.starts_with(PRIVATE_PREFIX) {
+            return false;
+        }
+        let rel = self.tree.rel(dir, name);
+        !own(&state.plan.excluded, &rel) && state.plan.select.file(&rel) == Verdict::Yes
+    }
+
+    // ---- directories ----
+
+    /// A directory appeared, or was there and may be another one now.
+    pub(super) fn found_dir(&mut self, watch: u32, dir: DirId, name: &[u8]) {
+        if !self.enters(watch, dir, name) {
+            return;
+        }
+        let child = match self.tree.child(dir, name) {
+            Some(child) => child,
+            None => self.tree.add(watch, dir, name),
+        };
+        let mark = self.tree.get(dir).map_or(0, |node| node.mark);
+        if let Some(node) = self.tree.get_mut(child) {
+            node.seen = mark;
+        }
+        self.queue_bind(child);
+    }
+
+    /// A directory has another name, with everything in it.
+    pub(super) fn move_dir(&mut self, moved: DirId, to: DirId, name: &[u8]) {
+        if self.tree.is_below(to, moved) {
+            // Only torn or reordered evidence can say so; the disk decides.
+            self.queue_bind(moved);
+            return;
+        }
+        self.tree.rename(moved, to, name);
+        let mark = self.tree.get(to).map_or(0, |node| node.mark);
+        if let Some(node) = self.tree.get_mut(moved) {
+            node.seen = mark;
+            if node.recorded {
+                self.record_dir_again(moved);
+            }
+        }
+        // Selection may depend on the path, and something may have happened on the way.
+        for id in self.tree.subtree(moved) {
+            self.queue_bind(id);
+        }
+    }
+
+    /// A directory and everything below it is gone.
+    pub(super) fn dir_gone(&mut self, dir: DirId) {
+        for id in self.tree.subtree(dir).into_iter().rev() {
+            let candidates: Vec<FileKey> = self
+                .candidates
+                .range(FileKey::range(id))
+                .map(|(key, _)| *key)
+                .collect();
+            for key in candidates {
+                self.drop_candidate(key);
+            }
+            let jobs: Vec<FileKey> = self
+                .job_of
+                .range(FileKey::range(id))
+                .map(|(key, _)| *key)
+                .collect();
+            for key in jobs {
+                self.job_gone(key);
+            }
+            for key in self.files.of_dir(id) {
+                self.files.take(key);
+            }
+            let busy = self.job_of.range(FileKey::range(id)).next().is_some();
+            self.timers.clear(Timer::Bind(id));
+            self.left_scan(id);
+            let recorded = self.tree.get(id).is_some_and(|node| node.recorded);
+            if let Some(wd) = self.tree.remove(id, !busy) {
+                self.out.push(super::Effect::Unwatch(wd));
+            }
+            if recorded {
+                self.append(Record::DirGone { dir: id });
+            }
+        }
+    }
+
+    /// Puts a directory on its way to its scout.
+    pub(super) fn queue_bind(&mut self, dir: DirId) {
+        self.timers.clear(Timer::Bind(dir));
+        let mount = self.tree.place(dir, b"").map(|place| place.mount);
+        let (Some(mount), Some(node)) = (mount, self.tree.get_mut(dir)) else {
+            return;
+        };
+        match node.bind {
+            Bind::Queued | Bind::AskedStale => {}
+            Bind::Asked => node.bind = Bind::AskedStale,
+            Bind::Idle => {
+                node.bind = Bind::Queued;
+                self.lane(mount).binds.push_back(dir);
+            }
+        }
+        self.joins_scan(dir);
+    }
+
+    // ---- files that move or go ----
+
+    /// A selected file has another selected name: what is remembered and what is owed goes along.
+    pub(super) fn carry(&mut self, from: FileKey, to_dir: DirId, to_name: &[u8]) {
+        let to = FileKey::new(to_dir, to_name);
+        if from == to {
+            return;
+        }
+        self.drop_candidate(from);
+        let mark = self.tree.get(to_dir).map_or(0, |node| node.mark);
+        let known = self.files.get(from).copied().filter(|known| !known.gone);
+        let job = self.job_of.get(&from).copied();
+        if known.is_none() && job.is_none() {
+            return;
+        }
+        // Whatever had the new name was replaced.
+        self.file_gone(to);
+        if job.is_some() && self.job_of.contains_key(&to) {
+            // The new name still belongs to a job that runs: this one cannot have it. Its file is there
+            // under the new name, and will be an arrival of its own.
+            self.file_gone(from);
+            return;
+        }
+        self.record_dir(to_dir);
+        self.append(Record::Renamed {
+            dir: from.dir(),
+            name_hash: from.hash(),
+            to_dir,
+            to_name: to_name.to_vec(),
+        });
+        if let Some(known) = known {
+            self.files.take(from);
+            self.files.put(to, Known { mark, ..known });
+        }
+        if let Some(id) = job {
+            self.rename_job(id, from, to, to_dir, to_name, mark);
+        }
+    }
+
+    /// A file went away under this name.
+    pub(super) fn file_gone(&mut self, key: FileKey) {
+        self.drop_candidate(key);
+        if self.files.set_gone(key, self.seconds()) {
+            self.append(Record::Gone {
+                dir: key.dir(),
+                name_hash: key.hash(),
+            });
+            self.set_expiry();
+        }
+        self.job_gone(key);
+    }
+}
+
+/// Whether `path` is `above` or lies below it.
+pub(super) fn is_below(path: &[u8], above: &[u8]) -> bool {
+    let above = above.strip_suffix(b"/").unwrap_or(above);
+    path.strip_prefix(above)
+        .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+}
+
+/// Whether `rel` is one of the daemon's own paths in a watched tree.
+fn own(excluded: &[Vec<u8>], rel: &[u8]) -> bool {
+    excluded.iter().any(|path| is_below(rel, path))
+}
+
+/// The text of an errno, as strerror(3) has it.
+pub(super) fn errno_text(errno: i32) -> String {
+    match errno {
+        0 => "another filesystem is mounted there".into(),
+        _ => std::io::Error::from_raw_os_error(errno).to_string(),
+    }
+}

@@ -1,0 +1,403 @@
+//! What a person asks of the daemon: reload, re-list, tell the state, drain, stop.
+
+use super::files::FileKey;
+use super::ids::{DirId, JobId};
+use super::job::Phase;
+use super::settle::Waits;
+use super::timers::Timer;
+use super::tree::Bind;
+use super::watch::{Root, Watch};
+use super::{Command, Core, Effect};
+use crate::core::queue::Queue;
+use crate::plan::{Level, Plan, WatchPlan};
+use std::time::Duration;
+
+const SIGTERM: i32 = 15;
+const SIGKILL: i32 = 9;
+/// Between SIGTERM and SIGKILL, and between SIGKILL and leaving, when the drain time is over.
+const LAST_WAIT: Duration = Duration::from_secs(5);
+/// Candidates named when the state is logged.
+const LOGGED_MAX: usize = 20;
+
+/// What the daemon is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mode {
+    /// Everything.
+    Running,
+    /// Nothing new; what runs may end.
+    Draining,
+    /// What runs was asked to end.
+    Terminating,
+    /// What runs was killed.
+    Killing,
+    /// [`Effect::Stop`] is out.
+    Stopped,
+}
+
+impl Core {
+    pub(super) fn command(&mut self, command: Command) {
+        match command {
+            Command::Reload(plan) => self.reload(*plan),
+            Command::Rescan => self.rescan_all("asked to list"),
+            Command::LogState => self.log_state(),
+            Command::Drain => self.drain(),
+            Command::StopNow => self.stop_now(),
+        }
+    }
+
+    // ---- stopping ----
+
+    fn drain(&mut self) {
+        if self.mode != Mode::Running {
+            return;
+        }
+        self.mode = Mode::Draining;
+        let running = self.runs.len();
+        self.log(Level::Info, |line| {
+            line.text = format!("stopping: {running} running, nothing new is started");
+        });
+        self.timers
+            .set(Timer::Drain, self.now.mono.after(self.daemon.drain));
+    }
+
+    fn stop_now(&mut self) {
+        if self.mode >= Mode::Killing {
+            return;
+        }
+        self.mode = Mode::Killing;
+        self.signal_all(SIGKILL);
+        self.timers
+            .set(Timer::Drain, self.now.mono.after(LAST_WAIT));
+    }
+
+    pub(super) fn drain_due(&mut self) {
+        match self.mode {
+            Mode::Running | Mode::Stopped => return,
+            Mode::Draining => {
+                self.mode = Mode::Terminating;
+                let running = self.runs.len();
+                if running > 0 {
+                    self.log(Level::Warning, |line| {
+                        line.text = format!("drain is over: {running} running are cut short");
+                    });
+                }
+                self.signal_all(SIGTERM);
+            }
+            Mode::Terminating => {
+                self.mode = Mode::Killing;
+                self.signal_all(SIGKILL);
+            }
+            // What SIGKILL does not end waits in the kernel; its record says that it was begun.
+            Mode::Killing => {
+                self.stop();
+                return;
+            }
+        }
+        self.timers
+            .set(Timer::Drain, self.now.mono.after(LAST_WAIT));
+    }
+
+    fn signal_all(&mut self, signal: i32) {
+        let ids: Vec<JobId> = self.runs.values().copied().collect();
+        for id in ids {
+            if let Some(job) = self.jobs.get_mut(&id)
+                && let Phase::Running { run, sent, .. } = &mut job.phase
+            {
+                *sent = signal;
+                self.out.push(Effect::Kill(*run, signal));
+            }
+        }
+    }
+
+    pub(super) fn check_drained(&mut self) {
+        let disposing = self.mode <= Mode::Draining
+            && self.jobs.values().any(|job| {
+                matches!(
+                    job.phase,
+                    Phase::Disposing { asked: true, .. } | Phase::PostLook { .. }
+                )
+            });
+        if !matches!(self.mode, Mode::Running | Mode::Stopped) && self.runs.is_empty() && !disposing
+        {
+            self.stop();
+        }
+    }
+
+    fn stop(&mut self) {
+        self.mode = Mode::Stopped;
+        self.timers.clear(Timer::Drain);
+        self.log(Level::Info, |line| line.text = "stopped".into());
+        self.out.push(Effect::Stop(0));
+    }
+
+    // ---- readiness, room ----
+
+    pub(super) fn check_ready(&mut self) {
+        if !self.ready
+            && self
+                .watches
+                .iter()
+                .all(|watch| !watch.active || watch.scanned || watch.state == Root::Missing)
+        {
+            self.say_ready();
+        }
+    }
+
+    pub(super) fn say_ready(&mut self) {
+        if std::mem::replace(&mut self.ready, true) {
+            return;
+        }
+        self.timers.clear(Timer::Ready);
+        let (dirs, _) = self.tree.count();
+        let (known, _) = self.files.count();
+        let (watches, jobs) = (
+            self.watches.iter().filter(|watch| watch.active).count(),
+            self.jobs.len(),
+        );
+        self.log(Level::Info, |line| {
+            line.text = format!(
+                "ready: {watches} watches, {dirs} directories, {known} files remembered, {jobs} jobs owed"
+            );
+        });
+        self.out.push(Effect::Ready);
+    }
+
+    pub(super) fn journal_room(&mut self, room: bool) {
+        if self.room == room {
+            return;
+        }
+        self.room = room;
+        self.log(if room { Level::Info } else { Level::Error }, |line| {
+            line.text = if room {
+                "the journal has room again: going on".into()
+            } else {
+                "no room for the journal: nothing new is started until there is; make room on the \
+                 state directory's filesystem"
+                    .into()
+            };
+        });
+        if room {
+            for watch in 0..self.watches.len() as u32 {
+                self.release(watch, Waits::Room);
+            }
+        }
+    }
+
+    // ---- reload ----
+
+    fn reload(&mut self, plan: Plan) {
+        self.daemon = plan.daemon;
+        let mut new = plan.watches;
+        for index in 0..self.watches.len() {
+            let name = self.watches[index].plan.name.clone();
+            let at = new.iter().position(|plan| plan.name == name).or_else(|| {
+                new.iter()
+                    .position(|plan| plan.formerly.as_deref() == Some(name.as_str()))
+            });
+            match at {
+                Some(at) => {
+                    let plan = new.remove(at);
+                    self.replan(index as u32, plan);
+                }
+                None if self.watches[index].active => self.retire(index as u32),
+                None => {}
+            }
+        }
+        for plan in new {
+            let name = plan.name.clone();
+            self.watches.push(Watch::new(plan));
+            let index = self.watches.len() - 1;
+            self.number_watch(index);
+            self.log(Level::Info, |line| {
+                line.text = "reload: a new watch".into();
+                line.watch = name;
+            });
+            self.begin_watch(index as u32);
+        }
+        self.log(Level::Info, |line| line.text = "reloaded".into());
+    }
+
+    /// A watch has a new plan, or the same.
+    fn replan(&mut self, watch: u32, plan: WatchPlan) {
+        let Some(state) = self.watches.get_mut(watch as usize) else {
+            return;
+        };
+        let elsewhere = state.plan.path != plan.path || !state.active;
+        let otherwise =
+            state.plan.recursive != plan.recursive || state.plan.observe != plan.observe;
+        let renamed = state.plan.name != plan.name;
+        state.queue = Queue::new(plan.serial);
+        state.plan = plan;
+        state.active = true;
+        let (id, name) = (state.id, state.plan.name.clone());
+        if renamed {
+            self.append(super::record::Record::Watch {
+                watch: id,
+                name: name.clone(),
+            });
+        }
+        if elsewhere {
+            self.unbind(watch);
+            self.begin_watch(watch);
+        } else {
+            if otherwise {
+                self.unwatch_all(watch);
+            }
+            // What is selected may have changed.
+            self.start_scan(watch);
+        }
+        let dropped: Vec<FileKey> = self
+            .candidates
+            .iter()
+            .filter(|(_, candidate)| {
+                self.tree
+                    .get(candidate.dir)
+                    .is_some_and(|node| node.watch == watch)
+                    && !self.selects(watch, candidate.dir, &candidate.name)
+            })
+            .map(|(key, _)| *key)
+            .collect();
+        for key in dropped {
+            self.drop_candidate(key);
+        }
+        self.requeue(watch);
+    }
+
+    /// A watch is not in the configuration any more: its running jobs end, its history is kept.
+    fn retire(&mut self, watch: u32) {
+        self.unbind(watch);
+        let Some(state) = self.watches.get_mut(watch as usize) else {
+            return;
+        };
+        state.active = false;
+        state.queue = Queue::new(state.plan.serial);
+        let (name, running) = (state.plan.name.clone(), state.running);
+        let keys: Vec<FileKey> = self
+            .candidates
+            .iter()
+            .filter(|(_, candidate)| {
+                self.tree
+                    .get(candidate.dir)
+                    .is_some_and(|node| node.watch == watch)
+            })
+            .map(|(key, _)| *key)
+            .collect();
+        for key in keys {
+            self.drop_candidate(key);
+        }
+        self.log(Level::Info, |line| {
+            line.text = format!("reload: the watch is gone; {running} running jobs end");
+            line.watch = name;
+        });
+    }
+
+    fn unwatch_all(&mut self, watch: u32) {
+        for dir in self.tree.of_watch(watch) {
+            self.unwatch(dir);
+        }
+    }
+
+    /// Stops observing a watch; what is remembered stays.
+    fn unbind(&mut self, watch: u32) {
+        self.unwatch_all(watch);
+        for dir in self.tree.of_watch(watch) {
+            self.left_scan(dir);
+            self.timers.clear(Timer::Bind(dir));
+            if let Some(node) = self.tree.get_mut(dir) {
+                if node.bind == Bind::Queued {
+                    node.bind = Bind::Idle;
+                }
+                node.bound = false;
+                node.unwatched = false;
+            }
+        }
+        let Some(state) = self.watches.get_mut(watch as usize) else {
+            return;
+        };
+        state.scan = None;
+        state.scan_again = false;
+        state.state = Root::Unknown;
+        state.said_missing = false;
+        let root = state.root;
+        // Running jobs keep their paths: only a root that moves elsewhere loses its base, when it is resolved.
+        if root == DirId(0) {
+            return;
+        }
+        self.timers.clear(Timer::Root(watch));
+        self.timers.clear(Timer::Poll(watch));
+    }
+
+    /// Fills the queue of a watch anew.
+    fn requeue(&mut self, watch: u32) {
+        let ids: Vec<JobId> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.watch == watch)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            self.requeue_job(id);
+        }
+    }
+
+    // ---- the state in words ----
+
+    fn log_state(&mut self) {
+        let (dirs, wds) = self.tree.count();
+        let (known, gone) = self.files.count();
+        let text = format!(
+            "state: {} running, {} jobs owed, {} candidates, {dirs} directories, {wds} inotify watches, \
+             {known} files remembered ({gone} of them gone), {} questions outstanding",
+            self.runs.len(),
+            self.jobs.len(),
+            self.candidates.len(),
+            self.asks.len(),
+        );
+        self.log(Level::Info, |line| line.text = text);
+        for index in 0..self.watches.len() {
+            let watch = &self.watches[index];
+            let text = format!(
+                "state: {}, {} running, {} ready{}",
+                match (watch.active, watch.state) {
+                    (false, _) => "not configured",
+                    (_, Root::Bound) => "watching",
+                    (_, Root::Missing) => "waiting for its directory",
+                    (_, Root::Unknown | Root::Resolving) => "looking for its directory",
+                },
+                watch.running,
+                watch.queue.len(),
+                if watch.scan.is_some() {
+                    ", listing"
+                } else {
+                    ""
+                },
+            );
+            let name = watch.plan.name.clone();
+            self.log(Level::Info, |line| {
+                line.text = text;
+                line.watch = name;
+            });
+        }
+        let waiting: Vec<(u32, DirId, Box<[u8]>, String)> = self
+            .candidates
+            .values()
+            .filter_map(|candidate| {
+                let watch = self.tree.get(candidate.dir)?.watch;
+                Some((
+                    watch,
+                    candidate.dir,
+                    candidate.name.clone(),
+                    format!(
+                        "state: {}, for {:.1} s",
+                        candidate.waits,
+                        self.now.mono.since(candidate.since).as_secs_f64()
+                    ),
+                ))
+            })
+            .take(LOGGED_MAX)
+            .collect();
+        for (watch, dir, name, text) in waiting {
+            self.log_path(Level::Info, watch, dir, &name, text);
+        }
+    }
+}

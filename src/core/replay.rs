@@ -1,0 +1,529 @@
+//! The journal's records back to state, and state to records. Replay is the recovery: no record
+//! may be refused, none may be needed that compaction does not write.
+
+use super::Core;
+use super::files::{FileKey, Known, ctime_digest, version_digest};
+use super::ids::{DirId, JobId, WatchId};
+use super::job::{Job, Phase};
+use super::record::{AttemptEnd, Disposal, DisposedHow, Outcome, Record};
+use super::time::{Mono, Wall};
+use super::timers::Timer;
+use super::watch::Watch;
+use crate::plan::WatchPlan;
+use std::time::Duration;
+
+const STATE_GONE: u8 = 1;
+
+impl Core {
+    /// Takes one record back, in the journal's order. `at` is the time in its header.
+    pub fn replay(&mut self, at: Wall, record: Record) {
+        let at_s = u32::try_from(at.0 / 1_000_000_000).unwrap_or(0);
+        match record {
+            Record::Watch { watch, name } => self.replay_watch(watch, &name),
+            Record::Scanned { watch } => {
+                if let Some(index) = self.index_of(watch) {
+                    self.watches[index as usize].scanned_ever = true;
+                }
+            }
+            Record::Dir {
+                dir,
+                watch,
+                parent,
+                name,
+                ino,
+                btime_ns,
+            } => {
+                let Some(index) = self.index_of(watch) else {
+                    return;
+                };
+                self.tree.restore(dir, index, parent, &name);
+                self.tree.set_ident(
+                    dir,
+                    &super::ask::Version {
+                        ino,
+                        btime_ns,
+                        ..Default::default()
+                    },
+                );
+                if parent == DirId(0) {
+                    self.watches[index as usize].root = dir;
+                }
+            }
+            Record::DirGone { dir } => {
+                for key in self.files.of_dir(dir) {
+                    self.files.take(key);
+                }
+                let busy = self.job_of.range(FileKey::range(dir)).next().is_some();
+                self.tree.remove(dir, !busy);
+            }
+            Record::Settled {
+                job,
+                dir,
+                name,
+                version,
+                ctime_ns,
+                reruns,
+            } => self.replay_settled(at, job, dir, name, version, ctime_ns, reruns),
+            Record::Baseline {
+                dir,
+                name,
+                version,
+                ctime_ns,
+            } => {
+                let known = Known {
+                    version: version_digest(&version),
+                    ctime: ctime_digest(ctime_ns),
+                    at_s,
+                    gone: false,
+                    mark: 0,
+                };
+                self.files.put(FileKey::new(dir, &name), known);
+            }
+            Record::Started { job, attempt } => {
+                if let Some(job) = self.jobs.get_mut(&job) {
+                    job.begun = attempt;
+                    // Unless its end follows.
+                    job.cut_short = true;
+                }
+            }
+            Record::Ended {
+                job,
+                end,
+                counted,
+                not_before,
+                ..
+            } => {
+                if let Some(job) = self.jobs.get_mut(&job) {
+                    job.cut_short = end == AttemptEnd::CutShort;
+                    job.counted = counted;
+                    job.not_before = not_before;
+                    job.phase = Phase::Backoff;
+                }
+            }
+            Record::Concluded {
+                job,
+                outcome,
+                disposal,
+                version,
+                ctime_ns,
+                ..
+            } => self.replay_concluded(at_s, job, outcome, disposal, version, ctime_ns),
+            Record::Retarget { job, rel } => {
+                if let Some(Job {
+                    phase:
+                        Phase::Disposing {
+                            disposal: Disposal::Move { rel: target, .. },
+                            ..
+                        },
+                    ..
+                }) = self.jobs.get_mut(&job)
+                {
+                    *target = rel;
+                }
+            }
+            Record::Disposed { job, how } => {
+                let Some(state) = self.jobs.remove(&job) else {
+                    return;
+                };
+                let key = FileKey::new(state.dir, &state.name);
+                self.job_of.remove(&key);
+                if state.outcome != Some(Outcome::Superseded) && how != DisposedHow::Changed {
+                    let known = Known {
+                        version: version_digest(&state.version),
+                        ctime: ctime_digest(state.ctime_ns),
+                        at_s,
+                        gone: true,
+                        mark: 0,
+                    };
+                    self.files.put(key, known);
+                }
+            }
+            Record::Renamed {
+                dir,
+                name_hash,
+                to_dir,
+                to_name,
+            } => {
+                let from = FileKey::from_hash(dir, name_hash);
+                let to = FileKey::new(to_dir, &to_name);
+                if let Some(known) = self.files.take(from) {
+                    self.files.put(to, known);
+                }
+                if let Some(id) = self.job_of.remove(&from) {
+                    self.job_of.insert(to, id);
+                    if let Some(job) = self.jobs.get_mut(&id) {
+                        job.dir = to_dir;
+                        job.name = to_name.into();
+                    }
+                }
+            }
+            Record::Gone { dir, name_hash } => {
+                self.files
+                    .set_gone(FileKey::from_hash(dir, name_hash), at_s);
+            }
+            Record::Remembered {
+                dir,
+                name_hash,
+                version,
+                ctime,
+                state,
+                at,
+            } => {
+                let known = Known {
+                    version,
+                    ctime,
+                    at_s: u32::try_from(at.0 / 1_000_000_000).unwrap_or(0),
+                    gone: state & STATE_GONE != 0,
+                    mark: 0,
+                };
+                self.files.put(FileKey::from_hash(dir, name_hash), known);
+            }
+        }
+    }
+
+    fn replay_watch(&mut self, id: WatchId, name: &str) {
+        self.last_watch = self.last_watch.max(id.0);
+        if self.index_of(id).is_some() {
+            return;
+        }
+        let by_name = self
+            .watches
+            .iter()
+            .position(|watch| watch.id == WatchId(0) && watch.plan.name == name);
+        let found = by_name.or_else(|| {
+            self.watches.iter().position(|watch| {
+                watch.id == WatchId(0) && watch.plan.formerly.as_deref() == Some(name)
+            })
+        });
+        match found {
+            Some(index) => self.watches[index].id = id,
+            None => {
+                // Not in the configuration any more: its history is kept.
+                let mut watch = Watch::new(WatchPlan::placeholder(name));
+                watch.id = id;
+                watch.active = false;
+                self.watches.push(watch);
+            }
+        }
+    }
+
+    fn index_of(&self, id: WatchId) -> Option<u32> {
+        self.watches
+            .iter()
+            .position(|watch| watch.id == id && id != WatchId(0))
+            .map(|index| index as u32)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn replay_settled(
+        &mut self,
+        at: Wall,
+        id: JobId,
+        dir: DirId,
+        name: Vec<u8>,
+        version: super::ask::Version,
+        ctime_ns: i64,
+        reruns: u8,
+    ) {
+        self.last_job = self.last_job.max(id.0);
+        let Some(watch) = self.tree.get(dir).map(|node| node.watch) else {
+            return;
+        };
+        self.job_of.insert(FileKey::new(dir, &name), id);
+        self.jobs.insert(
+            id,
+            Job {
+                dir,
+                name: name.into(),
+                watch,
+                version,
+                ctime_ns,
+                settled: at,
+                ran: std::time::Duration::ZERO,
+                reruns,
+                begun: 0,
+                counted: 0,
+                cut_short: false,
+                not_before: Wall(0),
+                phase: Phase::Ready,
+                outcome: None,
+                replayed: true,
+                mark: 0,
+                key: Box::default(),
+            },
+        );
+    }
+
+    fn replay_concluded(
+        &mut self,
+        at_s: u32,
+        id: JobId,
+        outcome: Outcome,
+        disposal: Disposal,
+        version: super::ask::Version,
+        ctime_ns: i64,
+    ) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        job.outcome = Some(outcome);
+        job.version = version;
+        job.ctime_ns = ctime_ns;
+        if disposal != Disposal::Keep {
+            job.phase = Phase::Disposing {
+                disposal,
+                asked: false,
+                failures: 0,
+            };
+            return;
+        }
+        let key = FileKey::new(job.dir, &job.name);
+        if matches!(outcome, Outcome::Done | Outcome::Dead | Outcome::Held) {
+            let known = Known {
+                version: version_digest(&version),
+                ctime: ctime_digest(ctime_ns),
+                at_s,
+                gone: false,
+                mark: 0,
+            };
+            self.files.put(key, known);
+        }
+        self.jobs.remove(&id);
+        if self.job_of.get(&key) == Some(&id) {
+            self.job_of.remove(&key);
+        }
+    }
+
+    /// After the last record: watches without a number get one, waits are armed.
+    pub(super) fn after_replay(&mut self) {
+        for index in 0..self.watches.len() {
+            if self.watches[index].id == WatchId(0) {
+                self.number_watch(index);
+            }
+        }
+        let mut with_history: Vec<u32> = self.jobs.values().map(|job| job.watch).collect();
+        for (key, _) in self.files.iter() {
+            if let Some(node) = self.tree.get(key.dir())
+                && with_history.last() != Some(&node.watch)
+            {
+                with_history.push(node.watch);
+            }
+        }
+        for index in with_history {
+            if let Some(watch) = self.watches.get_mut(index as usize) {
+                watch.history = true;
+            }
+        }
+        let waits: Vec<(JobId, Duration)> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| matches!(job.phase, Phase::Backoff))
+            .map(|(id, job)| (*id, self.left_of(job)))
+            .collect();
+        for (id, wait) in waits {
+            self.timers.set(Timer::Retry(id), self.now.mono.after(wait));
+        }
+        let ids: Vec<JobId> = self.jobs.keys().copied().collect();
+        for id in ids {
+            self.set_key(id);
+            if let Some(job) = self.jobs.get(&id)
+                && matches!(job.phase, Phase::Backoff)
+            {
+                let (key, watch) = (job.key.clone(), job.watch);
+                if let Some(watch) = self.watches.get_mut(watch as usize) {
+                    watch.queue.hold(id, &key);
+                }
+            }
+        }
+    }
+
+    /// What is left of a job's wait, and never more than the longest that the plan allows.
+    fn left_of(&self, job: &Job) -> Duration {
+        let longest = self
+            .watches
+            .get(job.watch as usize)
+            .map_or(Duration::ZERO, |watch| watch.plan.backoff.max);
+        job.not_before
+            .since(self.now.wall)
+            .min(longest + longest / 4)
+    }
+
+    /// Gives a watch its number in the journal.
+    pub(super) fn number_watch(&mut self, index: usize) {
+        self.last_watch += 1;
+        let id = WatchId(self.last_watch);
+        self.watches[index].id = id;
+        let name = self.watches[index].plan.name.clone();
+        self.append(Record::Watch { watch: id, name });
+    }
+
+    /// Makes sure that the journal knows a directory, its parents first.
+    pub(super) fn record_dir(&mut self, dir: DirId) {
+        let mut line = Vec::new();
+        let mut at = dir;
+        while let Some(node) = self.tree.get(at) {
+            if node.recorded {
+                break;
+            }
+            line.push(at);
+            at = node.parent;
+        }
+        for id in line.into_iter().rev() {
+            if let Some(node) = self.tree.get_mut(id) {
+                node.recorded = true;
+            }
+            self.record_dir_again(id);
+        }
+    }
+
+    /// Appends a directory's record as it is now.
+    pub(super) fn record_dir_again(&mut self, dir: DirId) {
+        if let Some(node) = self.tree.get(dir)
+            && node.parent != DirId(0)
+        {
+            self.record_dir(node.parent);
+        }
+        let Some(node) = self.tree.get(dir) else {
+            return;
+        };
+        let record = Record::Dir {
+            dir,
+            watch: self.watch_id(node.watch),
+            parent: node.parent,
+            name: node.name.to_vec(),
+            ino: node.ino,
+            btime_ns: node.btime_ns,
+        };
+        self.append(record);
+    }
+
+    // ---- remembering for a while ----
+
+    /// Once an hour, as long as anything gone is remembered.
+    pub(super) fn set_expiry(&mut self) {
+        let (_, gone) = self.files.count();
+        if gone > 0 && !self.timers.is_set(Timer::Expire) {
+            self.timers.set(
+                Timer::Expire,
+                Mono(self.now.mono.0).after(Duration::from_secs(3600)),
+            );
+        }
+    }
+
+    pub(super) fn expire(&mut self) {
+        let keep = u32::try_from(self.daemon.remember.as_secs()).unwrap_or(u32::MAX);
+        self.files.expire(self.seconds().saturating_sub(keep));
+        self.set_expiry();
+    }
+
+    // ---- state to records ----
+
+    /// The live state as records: replayed in this order into an empty core they give this state
+    /// again. What compaction writes.
+    pub fn snapshot(&self) -> impl Iterator<Item = Record> + '_ {
+        let watches = self.watches.iter().flat_map(|watch| {
+            let named = Record::Watch {
+                watch: watch.id,
+                name: watch.plan.name.clone(),
+            };
+            let scanned = watch
+                .scanned_ever
+                .then_some(Record::Scanned { watch: watch.id });
+            std::iter::once(named).chain(scanned)
+        });
+        let dirs = self.recorded_dirs().into_iter().filter_map(|dir| {
+            let node = self.tree.get(dir)?;
+            Some(Record::Dir {
+                dir,
+                watch: self.watch_id(node.watch),
+                parent: node.parent,
+                name: node.name.to_vec(),
+                ino: node.ino,
+                btime_ns: node.btime_ns,
+            })
+        });
+        let files = self.files.iter().map(|(key, known)| Record::Remembered {
+            dir: key.dir(),
+            name_hash: key.hash(),
+            version: known.version,
+            ctime: known.ctime,
+            state: if known.gone { STATE_GONE } else { 0 },
+            at: Wall(i64::from(known.at_s) * 1_000_000_000),
+        });
+        let jobs = self.jobs.iter().flat_map(|(id, job)| job_records(*id, job));
+        watches.chain(dirs).chain(files).chain(jobs)
+    }
+
+    /// Directories that the journal knows, parents before children.
+    fn recorded_dirs(&self) -> Vec<DirId> {
+        let mut all = Vec::new();
+        for watch in &self.watches {
+            if self.tree.get(watch.root).is_some() {
+                all.extend(
+                    self.tree
+                        .subtree(watch.root)
+                        .into_iter()
+                        .filter(|id| self.tree.get(*id).is_some_and(|node| node.recorded)),
+                );
+            }
+        }
+        all
+    }
+}
+
+/// A live job as records.
+fn job_records(id: JobId, job: &Job) -> Vec<Record> {
+    let mut records = vec![Record::Settled {
+        job: id,
+        dir: job.dir,
+        name: job.name.to_vec(),
+        version: job.version,
+        ctime_ns: job.ctime_ns,
+        reruns: job.reruns,
+    }];
+    let running = matches!(
+        job.phase,
+        Phase::Running { .. } | Phase::Looking | Phase::PostLook { .. }
+    );
+    let ended = if running {
+        job.begun.saturating_sub(1)
+    } else {
+        job.begun
+    };
+    if ended > 0 {
+        records.push(Record::Started {
+            job: id,
+            attempt: ended,
+        });
+        records.push(Record::Ended {
+            job: id,
+            attempt: ended,
+            end: if job.cut_short {
+                AttemptEnd::CutShort
+            } else {
+                AttemptEnd::NotTheFile
+            },
+            counted: job.counted,
+            not_before: job.not_before,
+            output: Vec::new(),
+        });
+    }
+    if running {
+        records.push(Record::Started {
+            job: id,
+            attempt: job.begun,
+        });
+    }
+    if let (Phase::Disposing { disposal, .. }, Some(outcome)) = (&job.phase, job.outcome) {
+        records.push(Record::Concluded {
+            job: id,
+            outcome,
+            end: None,
+            disposal: disposal.clone(),
+            version: job.version,
+            ctime_ns: job.ctime_ns,
+            output: Vec::new(),
+        });
+    }
+    records
+}

@@ -1,0 +1,482 @@
+//! First scan, overflow, doubt and poll are one operation: list, and compare with what is known.
+
+use super::ask::{Bound, Entry, Fault, Kind, Stat};
+use super::files::{FileKey, version_digest};
+use super::ids::DirId;
+use super::record::Record;
+use super::settle::{Signal, Waits};
+use super::timers::Timer;
+use super::tree::Bind;
+use super::watch::Root;
+use super::{Asked, Core, ScoutId};
+use crate::core::ask::Question;
+use crate::core::observe::errno_text;
+use crate::plan::Level;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const ENOENT: i32 = 2;
+const EACCES: i32 = 13;
+const ENOTDIR: i32 = 20;
+const ENOSPC: i32 = 28;
+const ELOOP: i32 = 40;
+const EXDEV: i32 = 18;
+
+/// A scan of one watch under way.
+#[derive(Debug)]
+pub struct Scan {
+    /// Directories not yet listed.
+    pub outstanding: usize,
+    /// Remembered files and owed jobs that a complete listing did not show, with their version digests.
+    pub missing: Vec<(FileKey, u64)>,
+    /// Directories that a complete listing of their parent did not show.
+    pub missing_dirs: Vec<DirId>,
+    /// When it began.
+    pub started: super::time::Mono,
+}
+
+impl Core {
+    /// Lists the whole watch. One that is under way is followed by another.
+    pub(super) fn start_scan(&mut self, watch: u32) {
+        let started = self.now.mono;
+        let Some(state) = self.watches.get_mut(watch as usize) else {
+            return;
+        };
+        if !state.active || state.state != Root::Bound {
+            return;
+        }
+        if state.scan.is_some() {
+            state.scan_again = true;
+            return;
+        }
+        state.scan = Some(Scan {
+            outstanding: 0,
+            missing: Vec::new(),
+            missing_dirs: Vec::new(),
+            started,
+        });
+        self.timers.clear(Timer::Poll(watch));
+        for dir in self.entered(watch) {
+            self.queue_bind(dir);
+        }
+        self.check_scan(watch);
+    }
+
+    /// The known directories of a watch that its plan enters, parents first.
+    fn entered(&self, watch: u32) -> Vec<DirId> {
+        let Some(state) = self.watches.get(watch as usize) else {
+            return Vec::new();
+        };
+        let mut all = vec![state.root];
+        let mut next = 0;
+        while let Some(&dir) = all.get(next) {
+            next += 1;
+            all.extend(self.tree.children(dir).into_iter().filter(|child| {
+                self.tree
+                    .get(*child)
+                    .is_some_and(|node| self.enters(watch, dir, &node.name))
+            }));
+        }
+        all
+    }
+
+    pub(super) fn joins_scan(&mut self, dir: DirId) {
+        let Some(node) = self.tree.get_mut(dir) else {
+            return;
+        };
+        if node.in_scan {
+            return;
+        }
+        if let Some(scan) = self
+            .watches
+            .get_mut(node.watch as usize)
+            .and_then(|watch| watch.scan.as_mut())
+        {
+            node.in_scan = true;
+            scan.outstanding += 1;
+        }
+    }
+
+    pub(super) fn left_scan(&mut self, dir: DirId) {
+        let Some(node) = self.tree.get_mut(dir) else {
+            return;
+        };
+        if !std::mem::take(&mut node.in_scan) {
+            return;
+        }
+        let watch = node.watch;
+        if let Some(scan) = self
+            .watches
+            .get_mut(watch as usize)
+            .and_then(|watch| watch.scan.as_mut())
+        {
+            scan.outstanding -= 1;
+        }
+    }
+
+    /// The scout has the directory open and watched, and lists it now.
+    pub(super) fn bound(&mut self, dir: DirId, bound: Bound) {
+        let Some(node) = self.tree.get_mut(dir) else {
+            // Removed meanwhile: nobody else may use this watch descriptor.
+            if let Some(Ok(wd)) = bound.wd
+                && self.tree.of_wd(wd).is_empty()
+            {
+                self.out.push(super::Effect::Unwatch(wd));
+            }
+            return;
+        };
+        let watch = node.watch;
+        node.bound = true;
+        node.failures = 0;
+        match bound.wd {
+            Some(Ok(wd)) => {
+                node.unwatched = false;
+                if let Some(old) = self.tree.set_wd(dir, Some(wd)) {
+                    self.out.push(super::Effect::Unwatch(old));
+                }
+                self.unstash(wd);
+            }
+            Some(Err(errno)) => {
+                node.unwatched = true;
+                self.no_watch(watch, dir, errno);
+            }
+            None => {}
+        }
+        self.tree.set_ident(dir, &bound.ident);
+    }
+
+    fn no_watch(&mut self, watch: u32, dir: DirId, errno: i32) {
+        let Some(state) = self.watches.get_mut(watch as usize) else {
+            return;
+        };
+        if std::mem::replace(&mut state.said_no_watch, true) {
+            return;
+        }
+        let text = if errno == ENOSPC {
+            "no inotify watch left: directories without one are polled; raise the sysctl \
+             fs.inotify.max_user_watches"
+                .to_owned()
+        } else {
+            format!("no inotify watch: {}; it is polled", errno_text(errno))
+        };
+        self.log_path(Level::Warning, watch, dir, b"", text);
+    }
+
+    /// A part of a listing.
+    pub(super) fn entries(&mut self, dir: DirId, entries: Vec<Entry>) {
+        let Some(node) = self.tree.get(dir) else {
+            return;
+        };
+        let (watch, mark) = (node.watch, node.mark);
+        for Entry { name, stat } in entries {
+            match stat {
+                Ok(stat) if stat.kind == Kind::Dir => {
+                    self.listed_dir(watch, dir, &name, mark, &stat)
+                }
+                Ok(stat) if stat.kind == Kind::File => {
+                    self.listed_file(watch, dir, &name, mark, stat);
+                }
+                Ok(_) => {}
+                Err(_) => {
+                    // There, but not to be looked at: not missing.
+                    let key = FileKey::new(dir, &name);
+                    self.files.mark(key, mark);
+                    self.mark_job(key, mark);
+                    if let Some(child) = self.tree.child(dir, &name)
+                        && let Some(node) = self.tree.get_mut(child)
+                    {
+                        node.seen = mark;
+                    }
+                }
+            }
+        }
+    }
+
+    fn listed_dir(&mut self, watch: u32, dir: DirId, name: &[u8], mark: u8, stat: &Stat) {
+        if let Some(child) = self.tree.child(dir, name) {
+            if let Some(node) = self.tree.get_mut(child) {
+                node.seen = mark;
+                // Bound already, or on its way: its own events and the scan that asked for this
+                // listing see to it.
+                if node.bound || node.bind != Bind::Idle {
+                    let known = (node.ino, node.btime_ns);
+                    if known == (stat.version.ino, stat.version.btime_ns) || node.bind != Bind::Idle
+                    {
+                        return;
+                    }
+                }
+            }
+            self.found_dir(watch, dir, name);
+            return;
+        }
+        if !self.enters(watch, dir, name) {
+            return;
+        }
+        // The same directory under another name before: it was renamed while nobody looked.
+        match self.tree.by_ident(watch, &stat.version) {
+            Some(moved)
+                if self
+                    .tree
+                    .get(moved)
+                    .is_some_and(|node| node.parent != DirId(0)) =>
+            {
+                self.move_dir(moved, dir, name);
+            }
+            _ => {
+                self.found_dir(watch, dir, name);
+                if let Some(child) = self.tree.child(dir, name) {
+                    self.tree.set_ident(child, &stat.version);
+                }
+            }
+        }
+    }
+
+    fn listed_file(&mut self, watch: u32, dir: DirId, name: &[u8], mark: u8, stat: Stat) {
+        if !self.selects(watch, dir, name) {
+            return;
+        }
+        let key = FileKey::new(dir, name);
+        self.files.mark(key, mark);
+        self.mark_job(key, mark);
+        if self.is_concluded(watch, key, &stat, false) {
+            return;
+        }
+        if self
+            .watches
+            .get(watch as usize)
+            .is_some_and(|watch| watch.is_baseline())
+            && !self.job_of.contains_key(&key)
+        {
+            self.baseline(dir, name, &stat);
+            return;
+        }
+        self.hint(watch, dir, name, Signal::Scan, Some(stat));
+    }
+
+    /// A listing is complete: what it did not show is missing.
+    pub(super) fn listed(&mut self, dir: DirId) {
+        let Some(node) = self.tree.get(dir) else {
+            return;
+        };
+        let (watch, mark) = (node.watch, node.mark);
+        let mut missing = self.files.unmarked(dir, mark);
+        missing.extend(self.unmarked_jobs(dir, mark));
+        let gone_dirs: Vec<DirId> = self
+            .tree
+            .children(dir)
+            .into_iter()
+            .filter(|id| self.tree.get(*id).is_some_and(|child| child.seen != mark))
+            .collect();
+        let scan = self
+            .watches
+            .get_mut(watch as usize)
+            .and_then(|watch| watch.scan.as_mut());
+        match scan {
+            Some(scan) => {
+                scan.missing.extend(missing);
+                scan.missing_dirs.extend(gone_dirs);
+            }
+            None => {
+                for (key, _) in missing {
+                    self.file_gone(key);
+                }
+                for id in gone_dirs {
+                    self.dir_gone(id);
+                }
+            }
+        }
+        self.bind_ended(dir);
+    }
+
+    /// A directory could not be watched or listed. That says nothing about what is in it.
+    pub(super) fn bind_failed(&mut self, dir: DirId, fault: Fault) {
+        let Some(node) = self.tree.get_mut(dir) else {
+            return;
+        };
+        let (watch, is_root) = (node.watch, node.parent == DirId(0));
+        node.failures = node.failures.saturating_add(1);
+        let failures = node.failures;
+        match fault {
+            Fault::Base(_) => {
+                self.resolve_root(watch);
+            }
+            Fault::Here(ENOENT | ENOTDIR) | Fault::Crossed(ELOOP) => {
+                if is_root {
+                    self.resolve_root(watch);
+                } else if !self.parent_watched(dir) {
+                    // No event will tell; the parent's listing does.
+                    self.retry_bind(dir, failures);
+                }
+            }
+            Fault::Crossed(EXDEV) => {
+                let path = self.path_of(watch, dir, b"");
+                self.ask(
+                    ScoutId::Resolver(watch),
+                    Question::Resolve { path },
+                    Asked::Resolve { watch, dir },
+                );
+            }
+            Fault::Here(errno) | Fault::Crossed(errno) => {
+                if failures == 1 {
+                    let text = match errno {
+                        EACCES => {
+                            "the directory cannot be read: Permission denied; give the daemon's \
+                                   user read and search permission; trying again"
+                                .to_owned()
+                        }
+                        _ => format!(
+                            "the directory cannot be listed: {}; trying again",
+                            errno_text(errno)
+                        ),
+                    };
+                    self.log_path(Level::Error, watch, dir, b"", text);
+                }
+                self.retry_bind(dir, failures);
+            }
+        }
+        self.bind_ended(dir);
+    }
+
+    fn parent_watched(&self, dir: DirId) -> bool {
+        self.tree
+            .get(dir)
+            .and_then(|node| self.tree.get(node.parent))
+            .is_some_and(|parent| parent.wd.is_some())
+    }
+
+    pub(super) fn retry_bind(&mut self, dir: DirId, failures: u8) {
+        let wait = Duration::from_secs(1 << failures.min(6));
+        self.timers.set(Timer::Bind(dir), self.now.mono.after(wait));
+    }
+
+    fn bind_ended(&mut self, dir: DirId) {
+        let Some(node) = self.tree.get_mut(dir) else {
+            return;
+        };
+        let (watch, again) = (node.watch, node.bind == Bind::AskedStale);
+        node.bind = Bind::Idle;
+        if again {
+            self.queue_bind(dir);
+        } else {
+            self.left_scan(dir);
+        }
+        if self.tree.get(dir).is_some_and(|node| node.unwatched) && !self.polls(watch) {
+            self.set_poll(watch);
+        }
+        self.check_scan(watch);
+    }
+
+    /// Ends the scan when nothing of it is outstanding.
+    pub(super) fn check_scan(&mut self, watch: u32) {
+        let now = self.now.mono;
+        let Some(state) = self.watches.get_mut(watch as usize) else {
+            return;
+        };
+        if state.scan.as_ref().is_none_or(|scan| scan.outstanding > 0) {
+            return;
+        }
+        let Some(scan) = state.scan.take() else {
+            return;
+        };
+        state.scan_cost_ns = u64::try_from(now.since(scan.started).as_nanos()).unwrap_or(u64::MAX);
+        let first_ever = !std::mem::replace(&mut state.scanned_ever, true);
+        state.scanned = true;
+        let id = state.id;
+        self.find_renamed(watch, scan.missing);
+        for dir in scan.missing_dirs {
+            let still = self.tree.get(dir).is_some_and(|node| {
+                self.tree
+                    .get(node.parent)
+                    .is_some_and(|parent| parent.mark != node.seen)
+            });
+            if still {
+                self.dir_gone(dir);
+            }
+        }
+        if first_ever {
+            self.append(Record::Scanned { watch: id });
+        }
+        self.release(watch, Waits::ScanEnd);
+        self.release_jobs(watch);
+        let again = self
+            .watches
+            .get_mut(watch as usize)
+            .is_some_and(|state| std::mem::take(&mut state.scan_again));
+        if again {
+            self.start_scan(watch);
+        } else {
+            self.set_poll(watch);
+        }
+    }
+
+    /// Missing files that are there under another name were renamed while nobody looked.
+    fn find_renamed(&mut self, watch: u32, missing: Vec<(FileKey, u64)>) {
+        if missing.is_empty() {
+            return;
+        }
+        let mut found: BTreeMap<u64, (FileKey, DirId, Box<[u8]>)> = BTreeMap::new();
+        for (key, candidate) in &self.candidates {
+            if self
+                .tree
+                .get(candidate.dir)
+                .is_some_and(|node| node.watch == watch)
+                && let Some((version, _)) = &candidate.seen
+                && version.btime_ns != 0
+            {
+                found.insert(
+                    version_digest(version),
+                    (*key, candidate.dir, candidate.name.clone()),
+                );
+            }
+        }
+        for (key, digest) in missing {
+            match found.remove(&digest) {
+                Some((to, to_dir, to_name)) => {
+                    self.carry(key, to_dir, &to_name);
+                    self.drop_candidate(to);
+                }
+                None => self.file_gone(key),
+            }
+        }
+    }
+
+    fn set_poll(&mut self, watch: u32) {
+        let unwatched = || {
+            self.tree
+                .iter()
+                .any(|(_, node)| node.watch == watch && node.unwatched)
+        };
+        if !self.polls(watch) && !unwatched() {
+            return;
+        }
+        let Some(state) = self.watches.get(watch as usize) else {
+            return;
+        };
+        // At most a fifth of the time is spent listing.
+        let wait = state
+            .plan
+            .poll
+            .max(Duration::from_nanos(state.scan_cost_ns.saturating_mul(4)));
+        if !self.timers.is_set(Timer::Poll(watch)) {
+            self.timers
+                .set(Timer::Poll(watch), self.now.mono.after(wait));
+        }
+    }
+
+    /// A listing is due.
+    pub(super) fn poll_due(&mut self, watch: u32) {
+        if self.polls(watch) {
+            self.start_scan(watch);
+            return;
+        }
+        let unwatched: Vec<DirId> = self
+            .tree
+            .iter()
+            .filter(|(_, node)| node.watch == watch && node.unwatched)
+            .map(|(id, _)| id)
+            .collect();
+        for dir in unwatched {
+            self.queue_bind(dir);
+        }
+    }
+}

@@ -1,0 +1,608 @@
+//! The ladder of evidence (DESIGN, "Settle"): cheapest first; the first that is missing names what the
+//! file waits for.
+
+use super::Core;
+use super::ask::{Facts, Fault, Held, Kind, Stat, Version};
+use super::files::{FileKey, Known, ctime_digest, version_digest};
+use super::ids::{AskId, DirId};
+use super::job::Phase;
+use super::observe::errno_text;
+use super::operate::Mode;
+use super::record::Record;
+use super::time::{Mono, Wall};
+use super::timers::Timer;
+use crate::plan::{Level, OnCtime};
+use std::time::Duration;
+
+const ENOENT: i32 = 2;
+const ENOTDIR: i32 = 20;
+
+/// Quiet time after a close, or for a file that a scan found, where a free lease confirms it.
+pub const QUIET_WITH_LEASE: Duration = Duration::from_secs(1);
+/// Quiet time where no lease can be asked; a mount's attribute cache time if that is longer.
+pub const QUIET_WITHOUT_LEASE: Duration = Duration::from_secs(5);
+/// First and longest wait before a file that is held is asked again; doubles in between.
+const REFUSED_FIRST: Duration = Duration::from_millis(100);
+const REFUSED_MAX: Duration = Duration::from_secs(30);
+/// A path re-run by its own job this many times in a row is held.
+pub const RERUNS_MAX: u8 = 3;
+
+/// What named the candidate, weakest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Signal {
+    /// A listing.
+    Scan,
+    /// IN_CREATE: a link, or the beginning of a write.
+    Link,
+    /// IN_MOVED_TO.
+    Moved,
+    /// IN_CLOSE_WRITE.
+    Close,
+}
+
+/// What a candidate waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// The answer of its probe.
+    Probe,
+    /// Quiet time.
+    Quiet,
+    /// A lock to be let go; the holder's pid where known.
+    Lock(i32),
+    /// A flock to be let go.
+    Flock,
+    /// A writer to close.
+    Writer,
+    /// To be old enough (`min_age`).
+    Age,
+    /// Its own job, which runs on the version before.
+    Job,
+    /// The end of a scan, which tells a renamed file from a new one.
+    ScanEnd,
+    /// Room in the journal.
+    Room,
+    /// The file cannot be looked at: errno.
+    Errno(i32),
+}
+
+/// A file that some hint named, not yet judged.
+#[derive(Debug)]
+pub struct Candidate {
+    /// Its directory.
+    pub dir: DirId,
+    /// Its name.
+    pub name: Box<[u8]>,
+    /// The last signal.
+    pub signal: Signal,
+    /// A close-write was among them.
+    pub closed: bool,
+    /// When the last event came.
+    pub hinted: Mono,
+    /// When the first one did.
+    pub since: Mono,
+    /// Version and ctime last seen.
+    pub seen: Option<(Version, i64)>,
+    /// When they were first seen so.
+    pub seen_at: Mono,
+    /// The question on its way.
+    pub asked: Option<AskId>,
+    /// An event came after that question.
+    pub stale: bool,
+    /// In its lane.
+    pub queued: bool,
+    /// Times in a row that somebody held it.
+    pub refusals: u8,
+    /// What it waits for.
+    pub waits: Waits,
+    /// Job changes in a row before this one, if an event came while its job ran.
+    pub reruns: u8,
+}
+
+impl Core {
+    /// Something named a file. `stat` comes with a listing.
+    pub(super) fn hint(
+        &mut self,
+        watch: u32,
+        dir: DirId,
+        name: &[u8],
+        signal: Signal,
+        stat: Option<Stat>,
+    ) {
+        if !self.selects(watch, dir, name) {
+            return;
+        }
+        let key = FileKey::new(dir, name);
+        let now = self.now.mono;
+        let reruns = match self.live_phase(key) {
+            Some((id, Phase::Running { .. } | Phase::PostLook { .. })) => self
+                .jobs
+                .get(&id)
+                .map_or(0, |job| job.reruns.saturating_add(1)),
+            _ => 0,
+        };
+        let candidate = self.candidates.entry(key).or_insert_with(|| Candidate {
+            dir,
+            name: name.into(),
+            signal,
+            closed: false,
+            hinted: now,
+            since: now,
+            seen: None,
+            seen_at: now,
+            asked: None,
+            stale: false,
+            queued: false,
+            refusals: 0,
+            waits: Waits::Probe,
+            reruns: 0,
+        });
+        candidate.reruns = candidate.reruns.max(reruns);
+        if signal == Signal::Scan {
+            let Some(stat) = stat else { return };
+            let seen = (stat.version, stat.ctime_ns);
+            if candidate.seen.is_some() || candidate.asked.is_some() || candidate.queued {
+                // Its own probes see what the listing saw, and later.
+                return;
+            }
+            candidate.seen = Some(seen);
+            candidate.seen_at = now;
+        } else {
+            candidate.signal = signal;
+            candidate.closed |= signal == Signal::Close;
+            candidate.hinted = now;
+            candidate.refusals = 0;
+            candidate.stale = candidate.asked.is_some();
+        }
+        self.ask_when_due(key);
+    }
+
+    /// Quiet time for a candidate if the lease says `lease` (`NotAsked`: as is to be expected there).
+    fn quiet(&self, key: FileKey, lease: Held) -> Duration {
+        let Some(candidate) = self.candidates.get(&key) else {
+            return Duration::ZERO;
+        };
+        let Some(node) = self.tree.get(candidate.dir) else {
+            return Duration::ZERO;
+        };
+        let Some(watch) = self.watches.get(node.watch as usize) else {
+            return Duration::ZERO;
+        };
+        if let Some(settle) = watch.plan.settle {
+            return settle;
+        }
+        let mount = self
+            .tree
+            .place(candidate.dir, b"")
+            .map(|place| place.mount)
+            .unwrap_or_default();
+        let confirmed = match lease {
+            Held::Free => true,
+            Held::NotAsked => self.lease_can_be_trusted(mount),
+            Held::By(_) | Held::CannotAsk(_) => false,
+        };
+        match (confirmed, candidate.signal) {
+            (true, Signal::Moved | Signal::Link) => Duration::ZERO,
+            (true, Signal::Close | Signal::Scan) => QUIET_WITH_LEASE,
+            (false, _) => {
+                let cache = self
+                    .mounts
+                    .get(&mount)
+                    .map_or(0, |mount| mount.attribute_cache_s);
+                QUIET_WITHOUT_LEASE.max(Duration::from_secs(cache.into()))
+            }
+        }
+    }
+
+    /// When the quiet time of a candidate is over, if it lasts `quiet`.
+    fn quiet_until(candidate: &Candidate, quiet: Duration) -> Mono {
+        match candidate.seen {
+            Some(_) => candidate.seen_at.max(candidate.hinted).after(quiet),
+            None => Mono(u64::MAX),
+        }
+    }
+
+    /// Whether the next probe asks locks and lease too: only when nothing cheaper is missing.
+    pub(super) fn wants_all(&self, key: FileKey) -> bool {
+        let quiet = self.quiet(key, Held::NotAsked);
+        let Some(candidate) = self.candidates.get(&key) else {
+            return false;
+        };
+        quiet.is_zero() || Self::quiet_until(candidate, quiet) <= self.now.mono
+    }
+
+    pub(super) fn flock_wanted(&self, key: FileKey) -> bool {
+        self.tree
+            .get(key.dir())
+            .and_then(|node| self.watches.get(node.watch as usize))
+            .is_some_and(|watch| watch.plan.flock)
+    }
+
+    /// Asks now or arms the timer for when asking makes sense.
+    fn ask_when_due(&mut self, key: FileKey) {
+        let quiet = self.quiet(key, Held::NotAsked);
+        let now = self.now.mono;
+        let Some(candidate) = self.candidates.get_mut(&key) else {
+            return;
+        };
+        if candidate.asked.is_some() || candidate.queued {
+            return;
+        }
+        if quiet.is_zero() || candidate.seen.is_none() {
+            candidate.waits = Waits::Probe;
+            self.queue_probe(key);
+            return;
+        }
+        candidate.waits = Waits::Quiet;
+        let at = Self::quiet_until(candidate, quiet);
+        if at <= now {
+            self.queue_probe(key);
+        } else {
+            self.timers.set(Timer::Candidate(key), at);
+        }
+    }
+
+    pub(super) fn queue_probe(&mut self, key: FileKey) {
+        self.timers.clear(Timer::Candidate(key));
+        let Some(candidate) = self.candidates.get_mut(&key) else {
+            return;
+        };
+        if candidate.asked.is_some() || candidate.queued {
+            return;
+        }
+        match self.tree.place(candidate.dir, b"") {
+            Some(place) => {
+                candidate.queued = true;
+                self.lane(place.mount).probes.push_back(key);
+            }
+            None => {
+                // The root is missing; the scan at its return does not name what is a candidate
+                // already, so this asks again then.
+                self.timers.set(
+                    Timer::Candidate(key),
+                    self.now.mono.after(Duration::from_secs(1)),
+                );
+            }
+        }
+    }
+
+    pub(super) fn candidate_due(&mut self, key: FileKey) {
+        self.queue_probe(key);
+    }
+
+    pub(super) fn drop_candidate(&mut self, key: FileKey) {
+        if self.candidates.remove(&key).is_some() {
+            self.timers.clear(Timer::Candidate(key));
+        }
+    }
+
+    /// A probe's answer.
+    pub(super) fn probed(
+        &mut self,
+        ask: AskId,
+        key: FileKey,
+        path: Vec<u8>,
+        result: Result<Facts, Fault>,
+    ) {
+        let Some(candidate) = self.candidates.get_mut(&key) else {
+            return;
+        };
+        if candidate.asked != Some(ask) {
+            return;
+        }
+        candidate.asked = None;
+        let stale = std::mem::take(&mut candidate.stale);
+        let dir = candidate.dir;
+        let Some(watch) = self.tree.get(dir).map(|node| node.watch) else {
+            self.drop_candidate(key);
+            return;
+        };
+        let facts = match result {
+            Ok(facts) => facts,
+            Err(fault) => {
+                self.probe_failed(watch, key, path, stale, fault);
+                return;
+            }
+        };
+        if facts.stat.kind != Kind::File {
+            self.drop_candidate(key);
+            return;
+        }
+        let now = self.now.mono;
+        let seen = (facts.stat.version, facts.stat.ctime_ns);
+        let Some(candidate) = self.candidates.get_mut(&key) else {
+            return;
+        };
+        if candidate.seen.map(|(version, _)| version) != Some(seen.0) {
+            candidate.seen_at = now;
+        }
+        candidate.seen = Some(seen);
+        if stale {
+            // What was asked before the last event says nothing about after it.
+            self.ask_when_due(key);
+            return;
+        }
+        let closed = candidate.closed;
+        if self.is_concluded(watch, key, &facts.stat, closed) {
+            self.drop_candidate(key);
+            return;
+        }
+        if !self.of_size_and_age(watch, key, &facts.stat.version) {
+            return;
+        }
+        if let Some(waits) = held(&facts) {
+            self.refused(key, waits);
+            return;
+        }
+        if facts.lock == Held::NotAsked {
+            self.ask_when_due(key);
+            return;
+        }
+        if let Held::CannotAsk(errno) = facts.lease {
+            self.say_no_lease(watch, key, errno);
+        }
+        // Not asked in a full probe: on this mount a lease proves nothing.
+        let lease = match facts.lease {
+            Held::NotAsked => Held::CannotAsk(0),
+            lease => lease,
+        };
+        let quiet = self.quiet(key, lease);
+        let Some(candidate) = self.candidates.get_mut(&key) else {
+            return;
+        };
+        let until = Self::quiet_until(candidate, quiet);
+        if !quiet.is_zero() && until > now {
+            candidate.waits = Waits::Quiet;
+            self.timers.set(Timer::Candidate(key), until);
+            return;
+        }
+        self.settled(watch, key, facts.stat);
+    }
+
+    fn probe_failed(&mut self, watch: u32, key: FileKey, path: Vec<u8>, stale: bool, fault: Fault) {
+        let Some(candidate) = self.candidates.get_mut(&key) else {
+            return;
+        };
+        let moved = self
+            .tree
+            .place(candidate.dir, &candidate.name)
+            .is_none_or(|place| place.path() != path);
+        match fault {
+            Fault::Here(ENOENT | ENOTDIR) | Fault::Crossed(_) if !stale && !moved => {
+                self.drop_candidate(key);
+            }
+            Fault::Here(ENOENT | ENOTDIR) | Fault::Crossed(_) => self.queue_probe(key),
+            Fault::Base(_) => {
+                self.resolve_root(watch);
+                self.refused(key, Waits::Probe);
+            }
+            Fault::Here(errno) => {
+                let first = candidate.refusals == 0;
+                let (dir, name) = (candidate.dir, candidate.name.clone());
+                if first {
+                    let text = format!("cannot be looked at: {}; trying again", errno_text(errno));
+                    self.log_path(Level::Error, watch, dir, &name, text);
+                }
+                self.refused(key, Waits::Errno(errno));
+            }
+        }
+    }
+
+    /// Somebody holds the file: it is asked again, less and less often, and at every event.
+    fn refused(&mut self, key: FileKey, waits: Waits) {
+        let now = self.now.mono;
+        let Some(candidate) = self.candidates.get_mut(&key) else {
+            return;
+        };
+        let wait = REFUSED_FIRST
+            .saturating_mul(1 << u32::from(candidate.refusals.min(16)))
+            .min(REFUSED_MAX);
+        let first = candidate.refusals == 0;
+        candidate.refusals = candidate.refusals.saturating_add(1);
+        candidate.waits = waits;
+        let (dir, name) = (candidate.dir, candidate.name.clone());
+        self.timers.set(Timer::Candidate(key), now.after(wait));
+        if first
+            && self.daemon.log_level >= Level::Debug
+            && let Some(watch) = self.tree.get(dir).map(|node| node.watch)
+        {
+            self.log_path(Level::Debug, watch, dir, &name, waits.to_string());
+        }
+    }
+
+    fn say_no_lease(&mut self, watch: u32, key: FileKey, errno: i32) {
+        let Some(state) = self.watches.get_mut(watch as usize) else {
+            return;
+        };
+        if std::mem::replace(&mut state.said_no_lease, true) {
+            return;
+        }
+        let Some(candidate) = self.candidates.get(&key) else {
+            return;
+        };
+        let (dir, name) = (candidate.dir, candidate.name.clone());
+        let text = format!(
+            "the kernel cannot be asked whether a writer has the file open ({}): quiet time alone \
+             decides; run as the files' owner or with CAP_LEASE",
+            errno_text(errno)
+        );
+        self.log_path(Level::Warning, watch, dir, &name, text);
+    }
+
+    /// Selection by size and age. A file that is too young waits; any other is judged again at its next event.
+    fn of_size_and_age(&mut self, watch: u32, key: FileKey, version: &Version) -> bool {
+        let Some(state) = self.watches.get(watch as usize) else {
+            return false;
+        };
+        let select = &state.plan.select;
+        let age = self.now.wall.since(Wall(version.mtime_ns));
+        let size_ok = select.min_size.is_none_or(|min| version.size >= min)
+            && select.max_size.is_none_or(|max| version.size <= max);
+        if !size_ok || select.ignore_older.is_some_and(|limit| age > limit) {
+            self.drop_candidate(key);
+            return false;
+        }
+        if let Some(min) = select.min_age
+            && age < min
+        {
+            let at = self.now.mono.after(min - age);
+            if let Some(candidate) = self.candidates.get_mut(&key) {
+                candidate.waits = Waits::Age;
+            }
+            self.timers.set(Timer::Candidate(key), at);
+            return false;
+        }
+        true
+    }
+
+    /// Whether this version was concluded before, or is owed already.
+    pub(super) fn is_concluded(&self, watch: u32, key: FileKey, stat: &Stat, closed: bool) -> bool {
+        if let Some((id, phase)) = self.live_phase(key)
+            && let Some(job) = self.jobs.get(&id)
+            && job.version == stat.version
+            && !matches!(phase, Phase::Disposing { .. })
+        {
+            return true;
+        }
+        let Some(known) = self.files.get(key).filter(|known| !known.gone) else {
+            return false;
+        };
+        if known.version != version_digest(&stat.version) {
+            return false;
+        }
+        if known.ctime == ctime_digest(stat.ctime_ns) {
+            return true;
+        }
+        // A rewrite that put the mtime back, or only a chmod: a close tells them apart.
+        !closed
+            && self
+                .watches
+                .get(watch as usize)
+                .is_some_and(|watch| watch.plan.on_ctime == OnCtime::Ignore)
+    }
+
+    /// The evidence is all there.
+    fn settled(&mut self, watch: u32, key: FileKey, stat: Stat) {
+        let Some(candidate) = self.candidates.get_mut(&key) else {
+            return;
+        };
+        let Some(state) = self.watches.get(watch as usize) else {
+            return;
+        };
+        if !self.room || self.mode != Mode::Running {
+            candidate.waits = Waits::Room;
+            return;
+        }
+        if candidate.signal == Signal::Scan && state.scan.is_some() && state.history {
+            candidate.waits = Waits::ScanEnd;
+            return;
+        }
+        if let Some((id, phase)) = self.live_phase(key) {
+            match phase {
+                Phase::Ready | Phase::Backoff => self.supersede(id),
+                Phase::Running { .. }
+                | Phase::Looking
+                | Phase::PostLook { .. }
+                | Phase::Disposing { .. } => {
+                    if let Some(candidate) = self.candidates.get_mut(&key) {
+                        candidate.waits = Waits::Job;
+                    }
+                    return;
+                }
+            }
+        }
+        let Some(candidate) = self.candidates.remove(&key) else {
+            return;
+        };
+        self.timers.clear(Timer::Candidate(key));
+        self.arrive(watch, key, candidate, stat);
+    }
+
+    /// Judges again everything in `watch` that waited for `what`.
+    pub(super) fn release(&mut self, watch: u32, what: Waits) {
+        let keys: Vec<FileKey> = self
+            .candidates
+            .iter()
+            .filter(|(key, candidate)| {
+                candidate.waits == what
+                    && self
+                        .tree
+                        .get(key.dir())
+                        .is_some_and(|node| node.watch == watch)
+            })
+            .map(|(key, _)| *key)
+            .collect();
+        for key in keys {
+            self.queue_probe(key);
+        }
+    }
+
+    /// A job is over: a newer version that waited for it is judged again.
+    pub(super) fn release_key(&mut self, key: FileKey) {
+        if self
+            .candidates
+            .get(&key)
+            .is_some_and(|candidate| candidate.waits == Waits::Job)
+        {
+            self.queue_probe(key);
+        }
+    }
+
+    /// A file that was there before the watch was: remembered, and left.
+    pub(super) fn baseline(&mut self, dir: DirId, name: &[u8], stat: &Stat) {
+        self.record_dir(dir);
+        self.append(Record::Baseline {
+            dir,
+            name: name.to_vec(),
+            version: stat.version,
+            ctime_ns: stat.ctime_ns,
+        });
+        self.remember(FileKey::new(dir, name), &stat.version, stat.ctime_ns);
+    }
+
+    /// Remembers a version as concluded.
+    pub(super) fn remember(&mut self, key: FileKey, version: &Version, ctime_ns: i64) {
+        let mark = self.tree.get(key.dir()).map_or(0, |node| node.mark);
+        self.files.put(
+            key,
+            Known {
+                version: version_digest(version),
+                ctime: ctime_digest(ctime_ns),
+                at_s: self.seconds(),
+                gone: false,
+                mark,
+            },
+        );
+    }
+}
+
+/// Who holds the file, if anybody does.
+fn held(facts: &Facts) -> Option<Waits> {
+    if let Held::By(pid) = facts.lock {
+        return Some(Waits::Lock(pid));
+    }
+    if let Held::By(_) = facts.flock {
+        return Some(Waits::Flock);
+    }
+    if let Held::By(_) = facts.lease {
+        return Some(Waits::Writer);
+    }
+    None
+}
+
+impl std::fmt::Display for Waits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Waits::Probe => write!(f, "waits to be looked at"),
+            Waits::Quiet => write!(f, "waits for quiet time"),
+            Waits::Lock(pid) if *pid > 0 => write!(f, "waits: process {pid} holds a lock"),
+            Waits::Lock(_) => write!(f, "waits: somebody holds a lock"),
+            Waits::Flock => write!(f, "waits: somebody holds a flock"),
+            Waits::Writer => write!(f, "waits: somebody has it open for writing"),
+            Waits::Age => write!(f, "waits to be older than min_age"),
+            Waits::Job => write!(f, "waits for its job on the version before"),
+            Waits::ScanEnd => write!(f, "waits for the end of the scan"),
+            Waits::Room => write!(f, "waits for room in the journal"),
+            Waits::Errno(errno) => write!(f, "cannot be looked at: {}", errno_text(*errno)),
+        }
+    }
+}

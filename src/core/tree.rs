@@ -1,0 +1,412 @@
+//! The watched directories: ids, names, parents, watch descriptors. Structure only; what to do about
+//! events and listings is `observe`'s.
+
+use super::ask::{Place, Version};
+use super::files::FileKey;
+use super::ids::{DirId, MountId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How far a directory has come with its scout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bind {
+    /// Nothing asked, nothing wanted.
+    Idle,
+    /// In its lane.
+    Queued,
+    /// Asked: the answer is on its way.
+    Asked,
+    /// Asked, and doubt came up meanwhile: to be asked again after the answer.
+    AskedStale,
+}
+
+/// One directory.
+#[derive(Debug)]
+pub struct Dir {
+    /// Index of its watch.
+    pub watch: u32,
+    /// Parent; 0 for a root.
+    pub parent: DirId,
+    /// Name in the parent; empty for a root.
+    pub name: Box<[u8]>,
+    /// Inode number, 0 until it was opened or listed.
+    pub ino: u64,
+    /// Birth time, 0 if unknown.
+    pub btime_ns: i64,
+    /// Its inotify watch.
+    pub wd: Option<i32>,
+    /// See [`Bind`].
+    pub bind: Bind,
+    /// Bound at least once in this life of the daemon.
+    pub bound: bool,
+    /// No inotify watch was to be had: it is polled.
+    pub unwatched: bool,
+    /// Its record is in the journal.
+    pub recorded: bool,
+    /// Counts towards the watch's running scan.
+    pub in_scan: bool,
+    /// Mark of its own listing under way or last done.
+    pub mark: u8,
+    /// Mark of its parent's listing that last saw it.
+    pub seen: u8,
+    /// Failed attempts to read it in a row.
+    pub failures: u8,
+}
+
+/// A place where paths start: a root, or a mount point below it.
+#[derive(Clone, Debug)]
+pub struct Base {
+    /// Absolute path.
+    pub path: Vec<u8>,
+    /// The mount.
+    pub mount: MountId,
+}
+
+/// All directories of all watches.
+#[derive(Debug, Default)]
+pub struct Tree {
+    dirs: BTreeMap<DirId, Dir>,
+    by_name: BTreeMap<FileKey, DirId>,
+    by_wd: BTreeSet<(i32, DirId)>,
+    by_ident: BTreeMap<(u32, u64, i64), DirId>,
+    bases: BTreeMap<DirId, Base>,
+    free: BTreeSet<DirId>,
+    last: u32,
+}
+
+impl Tree {
+    /// Makes a directory known.
+    pub fn add(&mut self, watch: u32, parent: DirId, name: &[u8]) -> DirId {
+        let id = match self.free.pop_first() {
+            Some(id) => id,
+            None => {
+                self.last += 1;
+                DirId(self.last)
+            }
+        };
+        self.insert(id, watch, parent, name);
+        id
+    }
+
+    /// Makes a directory known under an id from the journal, or renames it there.
+    pub fn restore(&mut self, id: DirId, watch: u32, parent: DirId, name: &[u8]) {
+        self.last = self.last.max(id.0);
+        self.free.remove(&id);
+        if self.dirs.contains_key(&id) {
+            self.rename(id, parent, name);
+        } else {
+            self.insert(id, watch, parent, name);
+        }
+        if let Some(dir) = self.dirs.get_mut(&id) {
+            dir.recorded = true;
+        }
+    }
+
+    fn insert(&mut self, id: DirId, watch: u32, parent: DirId, name: &[u8]) {
+        self.dirs.insert(
+            id,
+            Dir {
+                watch,
+                parent,
+                name: name.into(),
+                ino: 0,
+                btime_ns: 0,
+                wd: None,
+                bind: Bind::Idle,
+                bound: false,
+                unwatched: false,
+                recorded: false,
+                in_scan: false,
+                mark: 0,
+                seen: 0,
+                failures: 0,
+            },
+        );
+        if parent != DirId(0) {
+            self.by_name.insert(FileKey::new(parent, name), id);
+        }
+    }
+
+    /// The directory.
+    pub fn get(&self, id: DirId) -> Option<&Dir> {
+        self.dirs.get(&id)
+    }
+
+    /// The directory, to be changed.
+    pub fn get_mut(&mut self, id: DirId) -> Option<&mut Dir> {
+        self.dirs.get_mut(&id)
+    }
+
+    /// The directory `name` in `parent`.
+    pub fn child(&self, parent: DirId, name: &[u8]) -> Option<DirId> {
+        self.by_name.get(&FileKey::new(parent, name)).copied()
+    }
+
+    /// Directories right below `parent`.
+    pub fn children(&self, parent: DirId) -> Vec<DirId> {
+        self.by_name
+            .range(FileKey::range(parent))
+            .map(|(_, id)| *id)
+            .collect()
+    }
+
+    /// `dir` and everything below it, parents first.
+    pub fn subtree(&self, dir: DirId) -> Vec<DirId> {
+        let mut all = vec![dir];
+        let mut next = 0;
+        while let Some(&id) = all.get(next) {
+            all.extend(self.children(id));
+            next += 1;
+        }
+        all
+    }
+
+    /// Gives a directory another parent and name. A directory that is there already goes out of the
+    /// names, not out of the tree: the caller removes it first.
+    pub fn rename(&mut self, id: DirId, parent: DirId, name: &[u8]) {
+        let Some(dir) = self.dirs.get_mut(&id) else {
+            return;
+        };
+        let old = FileKey::new(dir.parent, &dir.name);
+        dir.parent = parent;
+        dir.name = name.into();
+        if self.by_name.get(&old) == Some(&id) {
+            self.by_name.remove(&old);
+        }
+        if parent != DirId(0) {
+            self.by_name.insert(FileKey::new(parent, name), id);
+        }
+    }
+
+    /// Removes one directory (its children first, see [`Tree::subtree`]). Its id is used again only if
+    /// `reuse`. Returns its watch descriptor if it was the last user of it.
+    pub fn remove(&mut self, id: DirId, reuse: bool) -> Option<i32> {
+        let wd = self.set_wd(id, None);
+        let dir = self.dirs.remove(&id)?;
+        let key = FileKey::new(dir.parent, &dir.name);
+        if self.by_name.get(&key) == Some(&id) {
+            self.by_name.remove(&key);
+        }
+        let ident = (dir.watch, dir.ino, dir.btime_ns);
+        if self.by_ident.get(&ident) == Some(&id) {
+            self.by_ident.remove(&ident);
+        }
+        self.bases.remove(&id);
+        if reuse {
+            self.free.insert(id);
+        }
+        wd
+    }
+
+    /// Sets the watch descriptor. Returns the old one if nobody uses it any longer.
+    pub fn set_wd(&mut self, id: DirId, wd: Option<i32>) -> Option<i32> {
+        let dir = self.dirs.get_mut(&id)?;
+        let old = std::mem::replace(&mut dir.wd, wd);
+        if let Some(old) = old {
+            self.by_wd.remove(&(old, id));
+        }
+        if let Some(wd) = wd {
+            self.by_wd.insert((wd, id));
+        }
+        old.filter(|&old| Some(old) != wd && self.of_wd(old).is_empty())
+    }
+
+    /// Every directory that a watch descriptor stands for: one for each watch that sees it.
+    pub fn of_wd(&self, wd: i32) -> Vec<DirId> {
+        self.by_wd
+            .range((wd, DirId(0))..=(wd, DirId(u32::MAX)))
+            .map(|(_, id)| *id)
+            .collect()
+    }
+
+    /// Notes which directory it is on disk.
+    pub fn set_ident(&mut self, id: DirId, ident: &Version) {
+        let Some(dir) = self.dirs.get_mut(&id) else {
+            return;
+        };
+        let old = (dir.watch, dir.ino, dir.btime_ns);
+        let new = (dir.watch, ident.ino, ident.btime_ns);
+        dir.ino = ident.ino;
+        dir.btime_ns = ident.btime_ns;
+        if old == new {
+            return;
+        }
+        if self.by_ident.get(&old) == Some(&id) {
+            self.by_ident.remove(&old);
+        }
+        // Without a birth time a reused inode number would look like a rename.
+        if ident.btime_ns != 0 {
+            self.by_ident.insert(new, id);
+        }
+    }
+
+    /// The directory of `watch` that is this one on disk, wherever it was last seen.
+    pub fn by_ident(&self, watch: u32, ident: &Version) -> Option<DirId> {
+        if ident.btime_ns == 0 {
+            return None;
+        }
+        self.by_ident
+            .get(&(watch, ident.ino, ident.btime_ns))
+            .copied()
+    }
+
+    /// Makes `dir` a place where paths start.
+    pub fn set_base(&mut self, dir: DirId, base: Base) {
+        self.bases.insert(dir, base);
+    }
+
+    /// `dir` is no such place any longer.
+    pub fn clear_base(&mut self, dir: DirId) {
+        self.bases.remove(&dir);
+    }
+
+    /// The places where paths start.
+    pub fn bases(&self) -> impl Iterator<Item = (DirId, &Base)> {
+        self.bases.iter().map(|(id, base)| (*id, base))
+    }
+
+    /// Where `name` in `dir` is (`dir` itself for an empty name), if its base is known.
+    pub fn place(&self, dir: DirId, name: &[u8]) -> Option<Place> {
+        let mut names: Vec<&[u8]> = Vec::new();
+        if !name.is_empty() {
+            names.push(name);
+        }
+        let mut at = dir;
+        loop {
+            if let Some(base) = self.bases.get(&at) {
+                names.reverse();
+                return Some(Place {
+                    base: base.path.clone(),
+                    mount: base.mount,
+                    rel: names.join(&b'/'),
+                });
+            }
+            let node = self.dirs.get(&at)?;
+            if node.parent == DirId(0) {
+                return None;
+            }
+            names.push(&node.name);
+            at = node.parent;
+        }
+    }
+
+    /// Path of `name` in `dir` below the watch's root.
+    pub fn rel(&self, dir: DirId, name: &[u8]) -> Vec<u8> {
+        let mut names: Vec<&[u8]> = Vec::new();
+        if !name.is_empty() {
+            names.push(name);
+        }
+        let mut at = dir;
+        while let Some(node) = self.dirs.get(&at) {
+            if node.parent == DirId(0) {
+                break;
+            }
+            names.push(&node.name);
+            at = node.parent;
+        }
+        names.reverse();
+        names.join(&b'/')
+    }
+
+    /// Whether `dir` is `above` or lies below it.
+    pub fn is_below(&self, dir: DirId, above: DirId) -> bool {
+        let mut at = dir;
+        loop {
+            if at == above {
+                return true;
+            }
+            match self.dirs.get(&at) {
+                Some(node) if node.parent != DirId(0) => at = node.parent,
+                _ => return false,
+            }
+        }
+    }
+
+    /// All directories of a watch, in order of their ids.
+    pub fn of_watch(&self, watch: u32) -> Vec<DirId> {
+        self.dirs
+            .iter()
+            .filter(|(_, dir)| dir.watch == watch)
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    /// How many directories, and how many watch descriptors.
+    pub fn count(&self) -> (usize, usize) {
+        let mut wds = 0;
+        let mut last = None;
+        for (wd, _) in &self.by_wd {
+            if last != Some(*wd) {
+                wds += 1;
+                last = Some(*wd);
+            }
+        }
+        (self.dirs.len(), wds)
+    }
+
+    /// All directories.
+    pub fn iter(&self) -> impl Iterator<Item = (DirId, &Dir)> {
+        self.dirs.iter().map(|(id, dir)| (*id, dir))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn base() -> Base {
+        Base {
+            path: b"/srv".to_vec(),
+            mount: MountId(1),
+        }
+    }
+
+    #[test]
+    fn paths_follow_renames() {
+        let mut tree = Tree::default();
+        let root = tree.add(0, DirId(0), b"");
+        assert_eq!(tree.place(root, b"f"), None);
+        tree.set_base(root, base());
+        let a = tree.add(0, root, b"a");
+        let b = tree.add(0, a, b"b");
+        assert_eq!(tree.rel(b, b"f"), b"a/b/f");
+        assert_eq!(
+            tree.place(b, b"f").map(|p| p.path()),
+            Some(b"/srv/a/b/f".to_vec())
+        );
+        tree.rename(a, root, b"z");
+        assert_eq!(tree.rel(b, b"f"), b"z/b/f");
+        assert_eq!(tree.child(root, b"a"), None);
+        assert_eq!(tree.child(root, b"z"), Some(a));
+        assert!(tree.is_below(b, a) && !tree.is_below(a, b));
+        assert_eq!(tree.subtree(root), vec![root, a, b]);
+    }
+
+    #[test]
+    fn a_watch_descriptor_is_shared() {
+        let mut tree = Tree::default();
+        let one = tree.add(0, DirId(0), b"");
+        let two = tree.add(1, DirId(0), b"");
+        tree.set_wd(one, Some(5));
+        tree.set_wd(two, Some(5));
+        assert_eq!(tree.of_wd(5), vec![one, two]);
+        assert_eq!(tree.remove(one, true), None);
+        assert_eq!(tree.remove(two, true), Some(5));
+        assert_eq!(tree.add(0, DirId(0), b""), one);
+    }
+
+    #[test]
+    fn identity_needs_a_birth_time() {
+        let mut tree = Tree::default();
+        let root = tree.add(0, DirId(0), b"");
+        let ident = |ino, btime_ns| Version {
+            ino,
+            btime_ns,
+            ..Version::default()
+        };
+        tree.set_ident(root, &ident(7, 0));
+        assert_eq!(tree.by_ident(0, &ident(7, 0)), None);
+        tree.set_ident(root, &ident(7, 9));
+        assert_eq!(tree.by_ident(0, &ident(7, 9)), Some(root));
+        assert_eq!(tree.by_ident(1, &ident(7, 9)), None);
+    }
+}

@@ -1,0 +1,86 @@
+//! One watch at work: its plan, its root's state, its scan, its queue.
+
+use super::ids::{DirId, WatchId};
+use super::queue::Queue;
+use super::scan::Scan;
+use crate::plan::WatchPlan;
+
+/// Where the root stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// Not asked for yet.
+    Unknown,
+    /// The resolver is on its way.
+    Resolving,
+    /// It is there.
+    Bound,
+    /// It is not, and is looked for.
+    Missing,
+}
+
+/// A watch.
+#[derive(Debug)]
+pub struct Watch {
+    /// What is to be done.
+    pub plan: WatchPlan,
+    /// Its number in the journal; 0 until it has one.
+    pub id: WatchId,
+    /// In the configuration. A watch that was taken out keeps its history and its running jobs.
+    pub active: bool,
+    /// Its root directory in the tree; 0 until it has one.
+    pub root: DirId,
+    /// See [`Root`].
+    pub state: Root,
+    /// The scan under way.
+    pub scan: Option<Scan>,
+    /// Another scan is to follow it.
+    pub scan_again: bool,
+    /// A scan was completed in this life of the daemon.
+    pub scanned: bool,
+    /// A scan was completed ever: from then on everything new is an arrival.
+    pub scanned_ever: bool,
+    /// Anything remembered, or a job from the journal: the first scan has something to compare with.
+    pub history: bool,
+    /// Running children.
+    pub running: u32,
+    /// Ready jobs.
+    pub queue: Queue,
+    /// Said already that the root is missing.
+    pub said_missing: bool,
+    /// Said already that leases cannot be asked.
+    pub said_no_lease: bool,
+    /// Said already that inotify watches have run out.
+    pub said_no_watch: bool,
+    /// How long the last scan took, in nanoseconds.
+    pub scan_cost_ns: u64,
+}
+
+impl Watch {
+    /// A watch as configured, with no state.
+    pub fn new(plan: WatchPlan) -> Watch {
+        let queue = Queue::new(plan.serial);
+        Watch {
+            plan,
+            id: WatchId(0),
+            active: true,
+            root: DirId(0),
+            state: Root::Unknown,
+            scan: None,
+            scan_again: false,
+            scanned: false,
+            scanned_ever: false,
+            history: false,
+            running: 0,
+            queue,
+            said_missing: false,
+            said_no_lease: false,
+            said_no_watch: false,
+            scan_cost_ns: 0,
+        }
+    }
+
+    /// Files found now are a baseline, not arrivals.
+    pub fn is_baseline(&self) -> bool {
+        !self.scanned_ever && self.plan.existing == crate::plan::Existing::Skip
+    }
+}
