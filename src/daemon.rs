@@ -1,0 +1,390 @@
+//! The loop: one thread, five steps a turn. What decides is `core`, what acts is a room each; this
+//! connects them in the one order that makes the promises hold.
+
+mod room;
+mod start;
+
+pub use start::{Source, run};
+
+use crate::child::Children;
+use crate::core::time::{Mono, Now};
+use crate::core::{Command, Core, Effect, Input, LogLine};
+use crate::journal::Journal;
+use crate::log::Log;
+use crate::plan::Level;
+use crate::scout::Scouts;
+use crate::service::{Manager, Signal, Signals};
+use crate::spawner::Spawner;
+use crate::sys::clock;
+use crate::watch::Watcher;
+use mio::{Events, Poll, Token};
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Signals.
+const SIGNALS: Token = Token(0);
+/// The inotify descriptor.
+const INOTIFY: Token = Token(1);
+/// `/proc/self/mountinfo`.
+const MOUNTS: Token = Token(2);
+
+/// inotify events read in one turn; the rest is due at once in the next.
+const EVENTS_A_TURN: usize = 4096;
+
+/// How a turn may fail: the exit status and the sentence that says why.
+#[derive(Debug)]
+struct Fatal {
+    status: u8,
+    text: String,
+}
+
+impl Fatal {
+    fn new(status: u8, text: String) -> Fatal {
+        Fatal { status, text }
+    }
+}
+
+/// Which sources may have more than was taken from them: mio tells of each only once.
+#[derive(Debug, Default)]
+struct Due {
+    signals: bool,
+    inotify: bool,
+    mounts: bool,
+}
+
+/// Everything the loop owns.
+struct Daemon {
+    core: Core,
+    journal: Journal,
+    log: Log,
+    poll: Poll,
+    events: Events,
+    signals: Signals,
+    manager: Manager,
+    watcher: Watcher,
+    mounts: crate::mounts::Source,
+    spawner: Spawner,
+    children: Children,
+    scouts: Scouts,
+    source: Source,
+    due: Due,
+    /// Answers that wait until every event before them has been read.
+    answers: Vec<Input>,
+    room: room::Room,
+    stops: u32,
+    watchdog: Option<Mono>,
+    stop: Option<u8>,
+    now: Now,
+}
+
+impl Daemon {
+    /// One turn. `Some` ends the process.
+    fn turn(&mut self) -> Result<Option<ExitCode>, Fatal> {
+        // 1. Sleep until something is ready or due; then read the clocks, once.
+        self.sleep()?;
+        // 2. Drain what is ready, each source to its budget.
+        let inputs = self.drain()?;
+        // 3. The core decides.
+        for input in inputs {
+            self.core.step(self.now, input);
+        }
+        self.core.due(self.now);
+        let effects = self.core.effects();
+        // 4. What was decided becomes durable, with one flush.
+        self.remember(&effects)?;
+        // 5. Only then it is done.
+        for effect in effects {
+            self.perform(effect)?;
+        }
+        self.flush_rooms()?;
+        Ok(self.stop.map(ExitCode::from))
+    }
+
+    // ---- 1 ----
+
+    fn sleep(&mut self) -> Result<(), Fatal> {
+        let more = self.due.signals
+            || self.due.inotify
+            || self.due.mounts
+            || self.children.has_more()
+            || self.scouts.has_more();
+        let timeout = if more {
+            Some(Duration::ZERO)
+        } else {
+            self.deadline().map(|at| round_up(at.since(clock::boottime())))
+        };
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                return Err(Fatal::new(70, format!("epoll_wait: {error}")));
+            }
+            _ => {}
+        }
+        let wall = clock::wall();
+        self.now = Now {
+            mono: clock::boottime(),
+            wall,
+            utc_offset_s: clock::utc_offset(wall),
+        };
+        Ok(())
+    }
+
+    /// When something is to be done though nothing happens.
+    fn deadline(&self) -> Option<Mono> {
+        [
+            self.core.deadline(),
+            self.scouts.deadline(),
+            self.log.wants_wakeup(),
+            self.room.deadline(),
+            self.watchdog,
+            self.manager
+                .wants_retry()
+                .then(|| self.now.mono.after(Duration::from_millis(100))),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    // ---- 2 ----
+
+    fn drain(&mut self) -> Result<Vec<Input>, Fatal> {
+        let mut children = false;
+        for event in &self.events {
+            match event.token() {
+                SIGNALS => self.due.signals = true,
+                INOTIFY => self.due.inotify = true,
+                MOUNTS => self.due.mounts = true,
+                token if Scouts::owns(token) => self.scouts.note_ready(event),
+                _ => {
+                    self.children.note_ready(event);
+                    children = true;
+                }
+            }
+        }
+        let mut inputs = Vec::new();
+        self.drain_signals(&mut inputs)?;
+        if std::mem::take(&mut self.due.mounts) {
+            inputs.push(Input::Mounts(self.read_mounts()));
+        }
+        // Answers are taken before events are, and given to the core after them: whatever happened to a file
+        // before a scout looked at it is known before its answer is.
+        self.scouts
+            .drain(self.now.mono, &mut self.answers)
+            .map_err(|error| Fatal::new(70, format!("a scout's socket: {error}")))?;
+        let drained = self.drain_inotify(&mut inputs)?;
+        if drained {
+            inputs.append(&mut self.answers);
+        }
+        if children || self.children.has_more() {
+            self.drain_children(&mut inputs)?;
+        }
+        self.scouts.silences(self.now.mono, &mut inputs);
+        self.room.check(&mut self.journal, self.now.mono, &mut inputs);
+        Ok(inputs)
+    }
+
+    fn drain_inotify(&mut self, inputs: &mut Vec<Input>) -> Result<bool, Fatal> {
+        // Not only when it is due: an answer just taken may be younger than an event not yet told of.
+        if !self.due.inotify && self.answers.is_empty() {
+            return Ok(true);
+        }
+        let drained = self
+            .watcher
+            .drain(EVENTS_A_TURN, inputs)
+            .map_err(|error| Fatal::new(70, format!("read from inotify: {error}")))?;
+        self.due.inotify = !drained;
+        Ok(drained)
+    }
+
+    fn drain_signals(&mut self, inputs: &mut Vec<Input>) -> Result<(), Fatal> {
+        if !std::mem::take(&mut self.due.signals) {
+            return Ok(());
+        }
+        let mut signals = Vec::new();
+        self.signals
+            .drain(&mut signals)
+            .map_err(|error| Fatal::new(70, format!("the signals' socket: {error}")))?;
+        for signal in signals {
+            match signal {
+                Signal::Hup => {
+                    if let Some(plan) = self.reload() {
+                        inputs.push(Input::Command(Command::Reload(Box::new(plan))));
+                    }
+                }
+                Signal::Usr1 => inputs.push(Input::Command(Command::LogState)),
+                Signal::Usr2 => inputs.push(Input::Command(Command::Rescan)),
+                Signal::Term | Signal::Int => {
+                    self.stops += 1;
+                    if self.stops == 1 {
+                        self.tell(|manager| manager.stopping());
+                        inputs.push(Input::Command(Command::Drain));
+                    } else {
+                        inputs.push(Input::Command(Command::StopNow));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn drain_children(&mut self, inputs: &mut Vec<Input>) -> Result<(), Fatal> {
+        let log = &mut self.log;
+        let mut line = |child: &crate::child::Told, text: &[u8]| {
+            if log.enabled(Level::Info) {
+                log.line(
+                    Level::Info,
+                    &LogLine {
+                        text: format!("attempt {}: {}", child.attempt, String::from_utf8_lossy(text)),
+                        watch: child.watch.clone(),
+                        path: Vec::new(),
+                        job: child.job_name.clone(),
+                    },
+                );
+            }
+        };
+        let made = self
+            .children
+            .drain(&mut self.spawner, inputs, &mut line)
+            .map_err(|error| Fatal::new(70, format!("the spawner: {error}")))?;
+        for scout in made {
+            self.scouts.started(scout.number, scout.pid);
+        }
+        Ok(())
+    }
+
+    // ---- 4 ----
+
+    fn remember(&mut self, effects: &[Effect]) -> Result<(), Fatal> {
+        let mut any = false;
+        for effect in effects {
+            if let Effect::Append(record) = effect {
+                any = true;
+                self.journal
+                    .append(self.now.wall, record)
+                    .map_err(|error| Fatal::new(74, format!("{error}")))?;
+            }
+        }
+        if any {
+            self.journal
+                .flush()
+                .map_err(|error| Fatal::new(74, format!("{error}")))?;
+        }
+        Ok(())
+    }
+
+    // ---- 5 ----
+
+    fn perform(&mut self, effect: Effect) -> Result<(), Fatal> {
+        match effect {
+            Effect::Append(_) => {}
+            Effect::Ask(ask, scout, question) => {
+                self.scouts.ask(self.now.mono, ask, scout, question);
+            }
+            Effect::Unwatch(wd) => {
+                if let Err(error) = self.watcher.remove(wd) {
+                    self.say(Level::Warning, format!("inotify_rm_watch: {error}"));
+                }
+            }
+            Effect::Spawn(order) => self
+                .children
+                .spawn(&mut self.spawner, &order)
+                .map_err(|error| Fatal::new(70, format!("the spawner: {error}")))?,
+            Effect::Kill(run, signal) => self.children.kill(run, signal),
+            Effect::Log(level, line) => self.log.line(level, &line),
+            Effect::Ready => {
+                self.tell(|manager| manager.ready());
+                self.watchdog = self.manager.watchdog_interval().map(|_| self.now.mono);
+            }
+            Effect::Stop(status) => self.stop = Some(status),
+        }
+        Ok(())
+    }
+
+    /// What the rooms have gathered goes out in as few calls as possible.
+    fn flush_rooms(&mut self) -> Result<(), Fatal> {
+        let mut wanted = Vec::new();
+        self.scouts
+            .flush(&mut wanted)
+            .map_err(|error| Fatal::new(70, format!("a scout's socket: {error}")))?;
+        for (number, socket) in wanted {
+            self.spawner
+                .request_scout(number, socket)
+                .map_err(|error| Fatal::new(70, format!("the spawner: {error}")))?;
+        }
+        self.log.flush(self.now.mono);
+        if self.watchdog.is_some_and(|at| at <= self.now.mono) {
+            self.tell(|manager| manager.watchdog());
+            self.watchdog = self
+                .manager
+                .watchdog_interval()
+                .map(|every| self.now.mono.after(every));
+        }
+        if self.manager.wants_retry() {
+            self.tell(|manager| manager.retry());
+        }
+        Ok(())
+    }
+
+    /// Speaks to the service manager; that it does not listen is no reason to stop.
+    fn tell(&mut self, speak: impl FnOnce(&mut Manager) -> io::Result<()>) {
+        if let Err(error) = speak(&mut self.manager) {
+            self.say(Level::Warning, format!("the service manager cannot be told: {error}"));
+        }
+    }
+
+    fn say(&mut self, level: Level, text: String) {
+        self.log.line(
+            level,
+            &LogLine {
+                text,
+                ..LogLine::default()
+            },
+        );
+    }
+
+    fn read_mounts(&mut self) -> Vec<crate::core::Mount> {
+        match self.mounts.read() {
+            Ok(table) => table.mounts,
+            Err(error) => {
+                self.say(Level::Error, format!("/proc/self/mountinfo: {error}"));
+                Vec::new()
+            }
+        }
+    }
+
+    /// Reads the configuration again. A bad one changes nothing.
+    fn reload(&mut self) -> Option<crate::plan::Plan> {
+        let Source::File(path) = &self.source else {
+            self.say(
+                Level::Warning,
+                "SIGHUP: there is no configuration file to read again; nothing changes".into(),
+            );
+            return None;
+        };
+        let loaded = crate::config::load(path);
+        self.tell(|manager| manager.reloading());
+        let plan = match loaded {
+            Ok(plan) => {
+                self.log.set_level(plan.daemon.log_level);
+                self.scouts.set_mount_silent(plan.daemon.mount_silent);
+                Some(plan)
+            }
+            Err(errors) => {
+                for line in errors.to_string().lines() {
+                    self.say(Level::Error, line.to_owned());
+                }
+                self.say(Level::Error, "reload: nothing changes".into());
+                None
+            }
+        };
+        self.tell(|manager| manager.ready());
+        plan
+    }
+}
+
+/// epoll_wait(2) counts in milliseconds: one nanosecond early would mean a turn for nothing.
+fn round_up(wait: Duration) -> Duration {
+    let millis = wait.as_nanos().div_ceil(1_000_000);
+    Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
+}

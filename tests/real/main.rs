@@ -1,0 +1,6 @@
+//! The real thing: the built daemon over real files, with real children. One module for each promise.
+//! `cargo test --test real`.
+
+mod bed;
+
+mod arrivals;
