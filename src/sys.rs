@@ -1,6 +1,10 @@
 //! The only `unsafe`: thin typed wrappers, one per call, no policy. Each block says why it is sound.
 #![allow(unsafe_code)]
 
+pub mod clock;
+pub mod environ;
 pub mod file;
 pub mod map;
+pub mod notify;
 pub mod process;
+pub mod signal;
