@@ -10,8 +10,12 @@
 #![cfg(target_os = "linux")]
 
 pub mod core;
+pub mod log;
+pub mod mounts;
 pub mod plan;
+pub mod service;
 pub mod sys;
+pub mod watch;
 /// The command line.
 pub mod cli {
     /// Runs the program.
