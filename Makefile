@@ -35,7 +35,7 @@ lint: ## formatting, clippy, manual pages, and dependencies where cargo-deny is 
 
 bench: build ## measure against a bare loop and the peers; a table
 	.ci/need bench
-	tests/bench/run
+	$(CARGO) bench --locked $(B)
 
 install: ## to $(DESTDIR)$(PREFIX); run `make build` before
 	@test -x $(BINARY) || { echo "$(BINARY) is not there: run make build first" >&2; exit 1; }

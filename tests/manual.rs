@@ -1,6 +1,8 @@
 //! The manual pages say what the program does, and the program does what they say: options, keys, defaults,
 //! fields, the environment of a job, and every example.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -298,7 +300,7 @@ fn every_field_of_settled_toml_5_expands() {
     let all = all.join(", ");
     assert_good(
         "all fields",
-        &format!("[watch.all]\npath = \"/srv\"\nrun = [\"true\", {all}]\n"),
+        &format!("[watch.all]\npath = \"/srv\"\nkey = \"{{dir1}}\"\nrun = [\"true\", {all}]\n"),
     );
     let said = check("[watch.all]\npath = \"/srv\"\nrun = [\"true\", \"{no_such}\"]\n");
     assert_eq!(said.status.code(), Some(78), "{said:?}");
