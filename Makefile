@@ -33,9 +33,9 @@ lint: ## formatting, clippy, manual pages, and dependencies where cargo-deny is 
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --offline check bans licenses sources; \
 	else echo "cargo-deny is not installed: dependencies not checked against deny.toml"; fi
 
-bench: build ## measure against a bare loop and the peers; a table
-	.ci/need bench
-	$(CARGO) bench --locked $(B)
+bench: ## measure against a bare loop and the peers, a table; B="W1 --quick" passes arguments on
+	.ci/need build
+	$(CARGO) bench --locked --bench loads -- $(B)
 
 install: ## to $(DESTDIR)$(PREFIX); run `make build` before
 	@test -x $(BINARY) || { echo "$(BINARY) is not there: run make build first" >&2; exit 1; }
