@@ -72,7 +72,8 @@ pub(crate) const LOADS: [Load; 7] = [
     Load {
         id: "W1",
         title: "latency: 300 files of 4 KiB, one every 20 ms",
-        remark: "From the writer's close to the handler's first instruction. `settled-shm` keeps its state on /dev/shm.",
+        remark: "From the writer's close to the handler's first instruction. `settled-shm` keeps its state on /dev/shm. \
+            `flush_ms`: 512 B + fdatasync where the peer's state is (or would be), one every 20 ms, just after its run.",
         columns: &[
             middle("p50_ms", 3, Ratio::Always),
             middle("p99_ms", 3, Ratio::Always),
@@ -81,6 +82,7 @@ pub(crate) const LOADS: [Load; 7] = [
             count("duplicates"),
             count("partial"),
             middle("peer_cpu_s", 3, Ratio::No),
+            middle("flush_ms", 3, Ratio::No),
         ],
         shape: FLAT,
         rows: |family| match family {
@@ -271,7 +273,7 @@ fn latency(run: &mut Run<'_>) -> Res<Sample> {
     let files = run.bench.scaled(300);
     let body = vec![b'x'; 4096];
     run.start()?;
-    run.ready(&[run.root.clone()])?;
+    run.ready_root()?;
     let before = run.usage();
     let mut complete = Vec::new();
     let from = Instant::now();
@@ -291,6 +293,7 @@ fn latency(run: &mut Run<'_>) -> Res<Sample> {
         whole(run.results.duplicates().0),
         whole(run.results.partial(4096)),
         Some(after.cpu_ns.saturating_sub(before.cpu_ns) as f64 / 1e9),
+        Some(flush_us(run.flush_place(), true, true)? / 1e3),
     ])
 }
 
@@ -395,7 +398,7 @@ fn chunks(run: &mut Run<'_>) -> Res<Sample> {
     const CHUNKS: u32 = 10;
     let whole_size = i64::from(CHUNKS) * 1024;
     run.start()?;
-    run.ready(&[run.root.clone()])?;
+    run.ready_root()?;
     let from = Instant::now();
     for chunk in 0..CHUNKS {
         sleep_until(from + Duration::from_millis(100) * chunk);
@@ -441,7 +444,7 @@ fn chunks(run: &mut Run<'_>) -> Res<Sample> {
 fn new_directories(run: &mut Run<'_>) -> Res<Sample> {
     let files = run.bench.scaled(500);
     run.start()?;
-    run.ready(&[run.root.clone()])?;
+    run.ready_root()?;
     let stray_before = run.results.stray;
     let mut complete = Vec::new();
     let from = Instant::now();
@@ -467,7 +470,7 @@ fn new_directories(run: &mut Run<'_>) -> Res<Sample> {
 fn crash(run: &mut Run<'_>) -> Res<Sample> {
     let files = run.bench.scaled(2_000);
     run.start()?;
-    run.ready(&[run.root.clone()])?;
+    run.ready_root()?;
     let written = AtomicUsize::new(0);
     let root = run.root.clone();
     let (complete, killed_ns, restarted_ns) = std::thread::scope(|scope| -> Res<_> {

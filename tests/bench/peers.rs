@@ -170,6 +170,11 @@ fn incron_files(task: &Task<'_>) -> Res<PathBuf> {
     for directory in ["incron.d", "incron.users", "incron.run"] {
         fs::create_dir_all(at(directory))?;
     }
+    // After SIGKILL it would take its own old lock for another instance.
+    match fs::remove_file(at("incron.run/incrond.pid")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
     fs::write(at("incron.allow"), b"")?;
     fs::write(at("incron.deny"), b"")?;
     // It follows new directories only with IN_CREATE in the mask.
@@ -243,7 +248,8 @@ pub(crate) fn provide(family: Family, install: bool) -> Result<(), String> {
             .is_ok_and(|it| it.status.success())
     };
     let install = ["install", "-y", "--no-install-recommends", package];
-    if !apt(&install) && !(apt(&["update"]) && apt(&install)) {
+    let installed = apt(&install) || (apt(&["update"]) && apt(&install));
+    if !installed {
         return Err(format!("apt-get could not install {package}"));
     }
     find(program)

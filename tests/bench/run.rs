@@ -140,6 +140,17 @@ impl<'a> Run<'a> {
         Ok(took)
     }
 
+    /// [`Run::ready`] for the root alone.
+    pub(crate) fn ready_root(&mut self) -> Res<f64> {
+        let root = self.root.clone();
+        self.ready(std::slice::from_ref(&root))
+    }
+
+    /// A directory on the filesystem that the state is on.
+    pub(crate) fn flush_place(&self) -> &Path {
+        self.state.parent().unwrap_or(&self.work)
+    }
+
     /// Waits until no handler ran for so long.
     fn until_silent(&mut self, silence: Duration) -> Res<()> {
         let (mut last, until) = (Instant::now(), Instant::now() + DEADLINE);
