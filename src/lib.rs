@@ -7,8 +7,33 @@
 //!    │          │         │        │         │           │
 //!    └──────────┴─────────┴── journal ───────┴───────────┘
 //! ```
+//!
+//! **The core decides** ([`core`]): a pure state machine. Facts and the time go in ([`core::Input`]), wishes
+//! come out ([`core::Effect`]). It has no descriptor, no clock, no system call.
+//!
+//! **The edge acts.** [`daemon`] is the loop: poll, drain, decide, make durable, do. Each thing outside has
+//! a room:
+//!
+//! | room | what it is for |
+//! | --- | --- |
+//! | [`cli`], [`config`], [`plan`] | from arguments and TOML text to a checked plan |
+//! | [`watch`] | inotify: events in |
+//! | [`mounts`] | which filesystem a path is on, from `/proc/self/mountinfo` |
+//! | [`scout`], [`probe`], [`mover`] | every path call on users' files, in a process per mount |
+//! | [`spawner`], [`child`] | every process is cloned from a small one; children, their output, their end |
+//! | [`journal`] | what was decided, durable before it is done |
+//! | [`service`], [`log`] | signals and the service manager; lines out, never waiting |
+//! | [`sys`] | the only `unsafe` |
+//!
+//! Invariants worth knowing before changing anything:
+//! * a record is flushed before the effect that it announces is performed (`daemon::Daemon::turn`);
+//! * the main process makes no path call on a user's file;
+//! * events are hints: what is on disk decides;
+//! * an answer of a scout reaches the core after every event that came before it.
 #![cfg(target_os = "linux")]
 
+pub mod cli;
+pub mod config;
 pub mod core;
 pub mod log;
 pub mod mounts;
@@ -16,10 +41,3 @@ pub mod plan;
 pub mod service;
 pub mod sys;
 pub mod watch;
-/// The command line.
-pub mod cli {
-    /// Runs the program.
-    pub fn main(_: impl Iterator<Item = std::ffi::OsString>) -> std::process::ExitCode {
-        std::process::ExitCode::FAILURE
-    }
-}

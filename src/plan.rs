@@ -143,7 +143,9 @@ pub struct WatchPlan {
     pub formerly: Option<String>,
     /// Absolute path of the root, without `.`, `..`, doubled or trailing slashes.
     pub path: Vec<u8>,
-    /// Paths below the root that are the daemon's own (move targets, the state directory): never looked at.
+    /// Directories below the root that are left out of the watch with all that is in them, as paths
+    /// below the root: targets of moves (of any watch) and the state directory. Sorted; compared as
+    /// text, so a target reached through a symbolic link is not among them.
     pub excluded: Vec<Vec<u8>>,
     /// Directories below the root too.
     pub recursive: bool,

@@ -1,0 +1,313 @@
+//! What `settled check` prints: how a plan is understood, and what looks wrong on this machine.
+//! The only place outside a scout that looks at users' paths, and never part of the daemon.
+
+use crate::config::{below, fixed_dir, show_duration, show_size};
+use crate::core::select::Pattern;
+use crate::core::template::Template;
+use crate::plan::{Disposition, Existing, Observe, OnChange, OnCtime, Order, Plan, WatchPlan};
+use nix::unistd::{AccessFlags, access};
+use std::ffi::OsStr;
+use std::fmt::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// What the mount table says of a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filesystem {
+    /// Filesystem type.
+    pub fstype: String,
+    /// It may have writers that inotify cannot see.
+    pub remote_writers: bool,
+}
+
+/// The whole report, one line for each fact; warnings begin with `warning:`.
+pub(super) fn describe(plan: &Plan, filesystem: &dyn Fn(&[u8]) -> Option<Filesystem>) -> String {
+    let mut out = String::new();
+    let daemon = &plan.daemon;
+    line(
+        &mut out,
+        "state",
+        format!(
+            "{}; log {:?} at {:?}; {} at once; gone files remembered {}; drain {}",
+            daemon.state.display(),
+            daemon.log,
+            daemon.log_level,
+            daemon.concurrency,
+            show_duration(daemon.remember),
+            show_duration(daemon.drain)
+        ),
+    );
+    for watch in &plan.watches {
+        let _ = writeln!(out, "watch {}", watch.name);
+        describe_watch(&mut out, watch, filesystem(&watch.path).as_ref());
+        for warning in warnings(plan, watch) {
+            line(&mut out, "warning", warning);
+        }
+    }
+    out
+}
+
+/// One fact, escaped: paths are anybody's text.
+fn line(out: &mut String, what: &str, text: impl AsRef<str>) {
+    let indent = if what == "state" { "" } else { "  " };
+    let mut escaped = String::new();
+    for c in text.as_ref().chars() {
+        if c.is_control() {
+            escaped.extend(c.escape_debug());
+        } else {
+            escaped.push(c);
+        }
+    }
+    let what = format!("{what}:");
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "{indent}{what:<10} {escaped}");
+}
+
+fn describe_watch(out: &mut String, watch: &WatchPlan, filesystem: Option<&Filesystem>) {
+    let depth = if watch.recursive {
+        "and all directories below"
+    } else {
+        "without the directories below"
+    };
+    line(out, "path", format!("{} {depth}", shown(&watch.path)));
+    line(out, "observe", observed(watch, filesystem));
+    line(out, "select", selected(watch));
+    line(out, "settle", settled(watch));
+    for rel in &watch.excluded {
+        let mut path = watch.path.clone();
+        if path.last() != Some(&b'/') {
+            path.push(b'/');
+        }
+        path.extend_from_slice(rel);
+        line(out, "left out", format!("{} (settled's own)", shown(&path)));
+    }
+    let run: Vec<String> = watch.run.iter().map(argument).collect();
+    line(out, "run", run.join(" "));
+    if let Some(cwd) = &watch.cwd {
+        line(out, "cwd", shown(cwd));
+    }
+    for (name, value) in &watch.env {
+        line(out, "env", format!("{name}={}", argument(value)));
+    }
+    let order = match watch.order {
+        Order::Arrival => "arrival",
+        Order::Name => "name",
+        Order::Mtime => "mtime",
+    };
+    if let Some(key) = &watch.key {
+        let serial = if watch.serial {
+            ", one at a time for each"
+        } else {
+            ""
+        };
+        line(out, "key", format!("{}{serial}", key.text()));
+    }
+    let timeout = watch.timeout.map_or_else(
+        || "no time limit".into(),
+        |t| {
+            format!(
+                "SIGTERM after {}, SIGKILL {} later",
+                show_duration(t),
+                show_duration(watch.kill_after)
+            )
+        },
+    );
+    line(
+        out,
+        "jobs",
+        format!(
+            "{} at once, in order of {order}; {timeout}; {} attempts, {} to {} between them",
+            watch.concurrency,
+            watch.attempts,
+            show_duration(watch.backoff.first),
+            show_duration(watch.backoff.max)
+        ),
+    );
+    line(out, "done", disposition(&watch.done));
+    line(out, "dead", disposition(&watch.dead));
+}
+
+fn observed(watch: &WatchPlan, filesystem: Option<&Filesystem>) -> String {
+    let poll = show_duration(watch.poll);
+    let how = match (watch.observe, filesystem) {
+        (Observe::Inotify, _) => "inotify".into(),
+        (Observe::Poll, _) => format!("listed every {poll}"),
+        (Observe::Both, _) => format!("inotify, and listed every {poll}"),
+        (Observe::Auto, Some(fs)) if fs.remote_writers => {
+            format!("auto: inotify, and listed every {poll}")
+        }
+        (Observe::Auto, Some(_)) => "auto: inotify".into(),
+        (Observe::Auto, None) => {
+            format!(
+                "auto: inotify, and listed every {poll} where a filesystem has writers that inotify cannot see"
+            )
+        }
+    };
+    let on = filesystem.map_or_else(String::new, |fs| format!(" (on {})", fs.fstype));
+    let existing = match watch.existing {
+        Existing::Run => "",
+        Existing::Skip => "; files there at the first start are left",
+    };
+    format!("{how}{on}{existing}")
+}
+
+fn selected(watch: &WatchPlan) -> String {
+    let select = &watch.select;
+    let list = |patterns: &[Pattern]| {
+        let texts: Vec<&str> = patterns.iter().map(Pattern::text).collect();
+        texts.join(" ")
+    };
+    let mut text = if select.include().is_empty() {
+        "every name".into()
+    } else {
+        list(select.include())
+    };
+    if !select.exclude().is_empty() {
+        let _ = write!(text, ", not {}", list(select.exclude()));
+    }
+    text.push_str(if select.built_in() {
+        ", not names used while writing"
+    } else {
+        ", names used while writing too"
+    });
+    for (limit, words) in [(select.min_size, "at least"), (select.max_size, "at most")] {
+        if let Some(bytes) = limit {
+            let _ = write!(text, ", {words} {}", show_size(bytes));
+        }
+    }
+    for (limit, words) in [
+        (select.min_age, "changed at least"),
+        (select.ignore_older, "changed at most"),
+    ] {
+        if let Some(age) = limit {
+            let _ = write!(text, ", {words} {} ago", show_duration(age));
+        }
+    }
+    text
+}
+
+fn settled(watch: &WatchPlan) -> String {
+    let mut text = match watch.settle {
+        Some(quiet) if quiet.is_zero() => "at once when no writer has the file open".into(),
+        Some(quiet) => format!("{} without a change, and no writer", show_duration(quiet)),
+        None => "1s without a change where the kernel tells of writers (at once after a rename or link); where it cannot, 5s or the mount's attribute cache time".to_owned(),
+    };
+    if watch.flock {
+        text.push_str("; flock asked too");
+    }
+    if watch.on_ctime == OnCtime::Run {
+        text.push_str("; a moved ctime is a new arrival");
+    }
+    if watch.on_change == OnChange::Accept {
+        text.push_str("; its own job may change it");
+    }
+    text
+}
+
+fn disposition(disposition: &Disposition) -> String {
+    match disposition {
+        Disposition::Keep => "keep".into(),
+        Disposition::Delete => "delete".into(),
+        Disposition::Move { to, flatten: false } => {
+            format!("move to {}, with the path below the root", to.text())
+        }
+        Disposition::Move { to, flatten: true } => format!("move to {}, name only", to.text()),
+    }
+}
+
+/// An argument so that its limits can be seen.
+fn argument(template: &Template) -> String {
+    let text = template.text();
+    let plain = |c: char| c.is_alphanumeric() || "-_./{}|=:,+@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("{text:?}")
+    }
+}
+
+fn shown(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
+}
+
+/// What will not work on this machine as it is now.
+fn warnings(plan: &Plan, watch: &WatchPlan) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let root = Path::new(OsStr::from_bytes(&watch.path));
+    match root.metadata() {
+        Ok(meta) if meta.is_dir() => {}
+        Ok(_) => warnings.push(format!("path: {} is not a directory", root.display())),
+        Err(error) => warnings.push(format!("path: {}: {error}; it is awaited", root.display())),
+    }
+    if let Some(cwd) = &watch.cwd {
+        let cwd = Path::new(OsStr::from_bytes(cwd));
+        if !cwd.is_dir() {
+            warnings.push(format!("cwd: {} is not a directory", cwd.display()));
+        }
+    }
+    if let Some(what) = watch.run.first().and_then(program_missing) {
+        warnings.push(format!("run: {what}"));
+    }
+    let real_root = real(root);
+    for other in &plan.watches {
+        for target in [&other.done, &other.dead] {
+            let Disposition::Move { to, .. } = target else {
+                continue;
+            };
+            let fixed = fixed_dir(to);
+            let real_target = real(Path::new(OsStr::from_bytes(&fixed)));
+            let seen = below(
+                real_target.as_os_str().as_bytes(),
+                real_root.as_os_str().as_bytes(),
+            );
+            let known = below(&fixed, &watch.path).is_some();
+            if to.fixed_prefix().len() > 1 && seen.is_some() && !known && watch.recursive {
+                warnings.push(format!(
+                    "{} leads into this watch through a symbolic link, and is not left out; write paths without links",
+                    shown(&fixed)
+                ));
+            }
+        }
+    }
+    warnings
+}
+
+/// Why the program cannot be started, as far as can be seen from here.
+fn program_missing(template: &Template) -> Option<String> {
+    if !template.is_fixed() {
+        return None;
+    }
+    let program = template.fixed_prefix();
+    let runs = |path: &Path| path.is_file() && access(path, AccessFlags::X_OK).is_ok();
+    if program.contains('/') {
+        let path = Path::new(program);
+        if runs(path) {
+            return None;
+        }
+        return Some(match path.metadata() {
+            Ok(_) => format!("{program} cannot be executed"),
+            Err(error) => format!("{program}: {error}"),
+        });
+    }
+    let search = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&search).any(|dir| runs(&dir.join(program)));
+    (!found).then(|| format!("{program} is not found in PATH"))
+}
+
+/// The path with its symbolic links resolved, as far as it exists.
+fn real(path: &Path) -> PathBuf {
+    path.ancestors()
+        .find_map(|there| {
+            let rest = path.strip_prefix(there).ok()?;
+            // Component by component: joining an empty rest would add a slash.
+            Some(
+                there
+                    .canonicalize()
+                    .ok()?
+                    .components()
+                    .chain(rest.components())
+                    .collect(),
+            )
+        })
+        .unwrap_or_else(|| path.to_path_buf())
+}
