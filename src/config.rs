@@ -26,6 +26,7 @@ pub(crate) use watch::{
     EXISTING, MOST_ATTEMPTS, MOST_CHILDREN, OBSERVE, ORDER, RawWatch, SHORTEST_POLL,
 };
 
+use crate::core::template::nearest;
 use crate::plan::{DaemonPlan, Level, LogTo, Plan};
 use files::{matching, read_file};
 use own::Places;
@@ -38,7 +39,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use toml::de::{DeTable, DeValue};
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
 
 /// The keys of `[daemon]`.
 const DAEMON_KEYS: [&str; 9] = [
@@ -289,9 +291,7 @@ impl Loader {
                     }
                 }
                 "watch" => self.watches(&source, value),
-                _ => self
-                    .reader(&source, "")
-                    .unknown(key, &SECTIONS, &SECTIONS_TO_COME),
+                _ => self.unknown_section(&source, key),
             }
         }
         for include in includes {
@@ -328,6 +328,20 @@ impl Loader {
                 .add(&spot, "", "", format!("not TOML: {}", error.message()));
         }
         errors.is_empty().then(|| table.into_inner())
+    }
+
+    /// A block or a bare key at the top that is none of ours.
+    fn unknown_section(&mut self, source: &Source, key: &Spanned<DeString>) {
+        let name: &str = key.get_ref();
+        let what = if SECTIONS_TO_COME.contains(&name) {
+            "not built in this version; remove it".to_owned()
+        } else {
+            let near = nearest(name, SECTIONS.iter().chain(&SECTIONS_TO_COME).copied());
+            format!("unknown block (nearest known block [{near}])")
+        };
+        let section = name.escape_debug().to_string();
+        let spot = source.spot(key.span().start);
+        self.problems.add(&spot, &section, "", what);
     }
 
     /// `[daemon]`; returns the patterns of `include`.
@@ -458,9 +472,7 @@ impl Loader {
                     let what = "belongs to the file that includes this one; move it there";
                     self.problems.add(&spot, name, "", what);
                 }
-                _ => self
-                    .reader(&source, "")
-                    .unknown(key, &SECTIONS, &SECTIONS_TO_COME),
+                _ => self.unknown_section(&source, key),
             }
         }
     }
