@@ -32,12 +32,19 @@
 //! * an answer of a scout reaches the core after every event that came before it.
 #![cfg(target_os = "linux")]
 
+pub mod child;
 pub mod cli;
 pub mod config;
 pub mod core;
+pub mod daemon;
+pub mod journal;
 pub mod log;
 pub mod mounts;
+pub mod mover;
 pub mod plan;
+pub mod probe;
+pub mod scout;
 pub mod service;
+pub mod spawner;
 pub mod sys;
 pub mod watch;

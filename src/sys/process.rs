@@ -1,1 +1,645 @@
-//! process
+//! Making, signalling and reaping processes, and what they are given: descriptors, signals, memory.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+
+/// Exit status of a process that ended itself because a child sharing its memory was killed in the
+/// middle of using it (see [`Stack::lend`]).
+pub const TORN: i32 = 113;
+
+/// The same, of a child that had not called [`Loan::announce`].
+pub const LOST: i32 = 112;
+
+/// What a call that returns in two processes says in each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fork {
+    /// In the old process: the pid of the new one.
+    Parent(i32),
+    /// In the new process.
+    Child,
+}
+
+fn checked(result: c_int) -> io::Result<c_int> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// The errno of the last failed call of this thread.
+fn errno() -> i32 {
+    io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+/// fork(2). The process must have one thread only, or the child may do no more than call functions that are
+/// safe in a signal handler (signal-safety(7)); glibc makes its allocator usable in either case.
+pub fn fork() -> io::Result<Fork> {
+    // SAFETY: fork has no precondition; both sides go on with their own copy of memory.
+    match checked(unsafe { libc::fork() })? {
+        0 => Ok(Fork::Child),
+        pid => Ok(Fork::Parent(pid)),
+    }
+}
+
+/// clone3(2)'s arguments, as far as `CLONE_ARGS_SIZE_VER0`.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+}
+
+/// A copy of the calling process, as fork(2) makes it, but as a sibling: its parent is the caller's parent, which
+/// alone can wait for it (clone(2), `CLONE_PARENT`). The caller must have one thread only.
+///
+/// # Errors
+/// `EAGAIN` and `ENOMEM`: no room for another process. `EINVAL` in the first process of a pid namespace.
+pub fn fork_sibling() -> io::Result<Fork> {
+    let args = CloneArgs {
+        flags: libc::CLONE_PARENT as u64,
+        // With CLONE_PARENT this has to be 0: the signal is the one that the caller itself ends with.
+        exit_signal: 0,
+        ..CloneArgs::default()
+    };
+    // SAFETY: `args` outlives the call and has the size given. Without CLONE_VM the child has its own copy of
+    // all memory, so that returning twice on one stack is what fork does.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
+    match pid {
+        0 => Ok(Fork::Child),
+        pid if pid > 0 => Ok(Fork::Parent(pid as i32)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Ends the process without running anything else.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit has no precondition and does not return.
+    unsafe { libc::_exit(status) }
+}
+
+const UNANNOUNCED: u8 = 0;
+const IN_USE: u8 = 1;
+const GIVEN_BACK: u8 = 2;
+
+/// What a child made by [`Stack::lend`] gives its borrowed memory back with: by executing a program, or by ending.
+#[derive(Debug)]
+pub struct Loan {
+    state: AtomicU8,
+}
+
+impl Loan {
+    /// From here on somebody knows of the child and will notice its end: if it is killed, the status is [`TORN`] and
+    /// no longer [`LOST`].
+    pub fn announce(&self) {
+        self.state.store(IN_USE, Ordering::SeqCst);
+    }
+}
+
+/// Memory for the stack of a child that shares its maker's memory, with a page below it that cannot be touched.
+#[derive(Debug)]
+pub struct Stack {
+    base: *mut c_void,
+    size: usize,
+}
+
+impl Stack {
+    /// Reserves `size` bytes (a multiple of the page size); only pages that are touched count.
+    pub fn new(size: usize) -> io::Result<Stack> {
+        // SAFETY: a new private mapping, nobody else's addresses are replaced.
+        let base = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                size,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let stack = Stack { base, size };
+        // SAFETY: the lowest page of the mapping just made, which nothing uses yet.
+        checked(unsafe { libc::mprotect(base, 4096, libc::PROT_NONE) })?;
+        Ok(stack)
+    }
+
+    /// Makes a sibling (see [`fork_sibling`]) that runs `child` in the caller's own memory, as vfork(2) does, while
+    /// the caller is suspended until the child has executed a program or ended; what `child` returns is its exit status. Saves the copy of the page tables,
+    /// and is therefore the cheapest way to a new program. Returns the child's pid.
+    ///
+    /// What the child writes to memory stays written; what it does not drop before it executes a program stays allocated. Descriptors, signal
+    /// mask, dispositions, directory and session are its own. The caller must have one thread only.
+    ///
+    /// A child that is killed half-way may leave memory half-changed, the allocator's included: then this does not
+    /// return but ends the calling process with status [`TORN`] or [`LOST`]. So does a panic in `child`.
+    pub fn lend(&mut self, child: &mut dyn FnMut(&Loan) -> i32) -> io::Result<i32> {
+        struct Start<'a> {
+            child: &'a mut dyn FnMut(&Loan) -> i32,
+            loan: Loan,
+        }
+        extern "C" fn begin(start: *mut c_void) -> c_int {
+            // SAFETY: `start` is the caller's `Start`, which stays where it is while the caller is suspended, and
+            // which the caller does not touch meanwhile except through the atomic afterwards.
+            let start = unsafe { &mut *start.cast::<Start<'_>>() };
+            let status = (start.child)(&start.loan);
+            start.loan.state.store(GIVEN_BACK, Ordering::SeqCst);
+            status
+        }
+        let mut start = Start {
+            child,
+            loan: Loan {
+                state: AtomicU8::new(UNANNOUNCED),
+            },
+        };
+        // SAFETY: the end of the mapping is one past its last byte and 16-byte aligned. `begin` and `start` outlive
+        // the child's use of them, because CLONE_VFORK suspends this thread, the only one, until then. `begin` does
+        // not unwind (`extern "C"` aborts).
+        let pid = unsafe {
+            libc::clone(
+                begin,
+                self.base.cast::<u8>().add(self.size).cast::<c_void>(),
+                libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT,
+                (&raw mut start).cast(),
+            )
+        };
+        let pid = checked(pid)?;
+        match start.loan.state.load(Ordering::SeqCst) {
+            GIVEN_BACK => Ok(pid),
+            UNANNOUNCED => exit_now(LOST),
+            _ => exit_now(TORN),
+        }
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `new`; no child runs on it while nobody is inside `lend`.
+        unsafe { libc::munmap(self.base, self.size) };
+    }
+}
+
+/// Room for the two pointer lists of execve(2), used again for every program.
+#[derive(Debug, Default)]
+pub struct ExecRoom {
+    argv: Vec<*const c_char>,
+    envp: Vec<*const c_char>,
+}
+
+/// Arguments and environment, ready for execve(2).
+#[derive(Debug)]
+pub struct ExecLists<'a> {
+    argv: *const *const c_char,
+    envp: *const *const c_char,
+    strings: PhantomData<&'a CStr>,
+}
+
+impl ExecRoom {
+    /// Lists the strings in the kernel's form.
+    pub fn list<'a>(
+        &'a mut self,
+        argv: impl Iterator<Item = &'a CStr>,
+        env: impl Iterator<Item = &'a CStr>,
+    ) -> ExecLists<'a> {
+        for (list, strings) in [
+            (&mut self.argv, &mut { argv }
+                as &mut dyn Iterator<Item = &'a CStr>),
+            (&mut self.envp, &mut { env }),
+        ] {
+            list.clear();
+            list.extend(strings.map(CStr::as_ptr));
+            list.push(ptr::null());
+        }
+        ExecLists {
+            argv: self.argv.as_ptr(),
+            envp: self.envp.as_ptr(),
+            strings: PhantomData,
+        }
+    }
+}
+
+impl ExecLists<'_> {
+    /// execve(2). Returns only if that failed, with its errno.
+    pub fn exec(&self, program: &CStr, loan: &Loan) -> i32 {
+        // From here on the kernel alone works, until the memory has been given back or the call has failed.
+        loan.state.store(GIVEN_BACK, Ordering::SeqCst);
+        // SAFETY: `program` and every listed string end in NUL and, like the lists, which end in null, live as long
+        // as `self`.
+        unsafe { libc::execve(program.as_ptr(), self.argv, self.envp) };
+        let errno = errno();
+        loan.state.store(IN_USE, Ordering::SeqCst);
+        errno
+    }
+}
+
+/// Blocks every signal that can be blocked, for the calling thread and what it makes.
+pub fn block_signals() {
+    set_mask(true);
+}
+
+/// Empties the signal mask; what was pending is delivered at once.
+pub fn unblock_signals() {
+    set_mask(false);
+}
+
+fn set_mask(full: bool) {
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigfillset and sigemptyset initialise the set; sigprocmask reads it. None can fail with these arguments.
+    unsafe {
+        if full {
+            libc::sigfillset(set.as_mut_ptr());
+        } else {
+            libc::sigemptyset(set.as_mut_ptr());
+        }
+        libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut());
+    }
+}
+
+/// Gives every signal its default action (signal(7)); the two that have no other are left out, as are those that
+/// the C library keeps for itself, which it refuses to change.
+pub fn default_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL is no function, so nothing can run later; a refusal (SIGKILL, SIGSTOP) changes nothing.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// Ignores SIGIO, which a broken lease sends (fcntl(2), `F_SETLEASE`) and which would end the process.
+pub fn ignore_sigio() {
+    // SAFETY: SIG_IGN is no function.
+    unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
+}
+
+/// Undoes [`ignore_sigio`].
+pub fn default_sigio() {
+    // SAFETY: SIG_DFL is no function.
+    unsafe { libc::signal(libc::SIGIO, libc::SIG_DFL) };
+}
+
+/// Closes every descriptor from `first` on that is not in `keep`, which must be sorted (close_range(2)).
+pub fn close_others(first: RawFd, keep: &[RawFd]) {
+    let mut from = first;
+    for &kept in keep {
+        if kept > from {
+            close_between(from, kept - 1, 0);
+        }
+        from = from.max(kept + 1);
+    }
+    close_between(from, RawFd::MAX, 0);
+}
+
+/// Marks every descriptor from `first` on to be closed by execve(2).
+pub fn cloexec_from(first: RawFd) {
+    close_between(first, RawFd::MAX, libc::CLOSE_RANGE_CLOEXEC as c_int);
+}
+
+fn close_between(first: RawFd, last: RawFd, flags: c_int) {
+    // SAFETY: closing is what the caller asked for: it runs in a process that has just been copied and in which
+    // nothing that owns those descriptors is used again. Fails only for first > last, which no caller passes.
+    unsafe { libc::close_range(first as u32, last as u32, flags) };
+}
+
+/// A copy of the descriptor with the lowest free number from `least` on, closed by execve.
+pub fn dup_from(fd: BorrowedFd<'_>, least: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_DUPFD_CLOEXEC takes an int.
+    let copy = checked(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) })?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Makes `fd` descriptor number `number`, left open by execve. What had that number is closed; the caller
+/// vouches that nothing else in this process uses it any more.
+pub fn put_at(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
+    if fd.as_raw_fd() == number {
+        // SAFETY: F_SETFD takes an int; dup2 onto itself would leave the flag set.
+        checked(unsafe { libc::fcntl(number, libc::F_SETFD, 0) })?;
+    } else {
+        // SAFETY: both are plain numbers to the kernel; the caller vouches for the target.
+        checked(unsafe { libc::dup2(fd.as_raw_fd(), number) })?;
+    }
+    Ok(())
+}
+
+/// Bytes that can be read from a pipe without waiting (`FIONREAD`).
+pub fn readable_bytes(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: c_int = 0;
+    // SAFETY: FIONREAD writes one int.
+    checked(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut bytes) })?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
+/// A connected pair of `SOCK_SEQPACKET` sockets (unix(7)): whole messages, in order, and an end.
+pub fn packet_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut pair = [0; 2];
+    // SAFETY: room for two descriptors.
+    checked(unsafe {
+        libc::socketpair(
+            libc::AF_UNIX,
+            libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC,
+            0,
+            pair.as_mut_ptr(),
+        )
+    })?;
+    // SAFETY: two new descriptors that nobody else owns.
+    Ok(unsafe { (OwnedFd::from_raw_fd(pair[0]), OwnedFd::from_raw_fd(pair[1])) })
+}
+
+/// Most descriptors that travel with one message.
+const FDS_MAX: usize = 2;
+
+/// Room for the control message that carries them, aligned as cmsg(3) wants it.
+#[repr(C)]
+union Control {
+    bytes: [u8; 64],
+    align: libc::cmsghdr,
+}
+
+/// Sends one message, with up to two descriptors, over a packet socket. `wait` decides whether a full socket is
+/// waited for or is `EAGAIN`. A vanished reader is `EPIPE`, never a signal.
+pub fn send_packet(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+    wait: bool,
+) -> io::Result<()> {
+    let flags = libc::MSG_NOSIGNAL | if wait { 0 } else { libc::MSG_DONTWAIT };
+    if fds.len() > FDS_MAX {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    let mut part = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
+    let mut control = Control { bytes: [0; 64] };
+    // SAFETY: all zero is a valid empty header.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = &raw mut part;
+    header.msg_iovlen = 1;
+    if !fds.is_empty() {
+        let length = size_of_val(fds) as u32;
+        header.msg_control = (&raw mut control).cast();
+        // SAFETY: CMSG_SPACE, CMSG_LEN and CMSG_FIRSTHDR compute within `control`, which is aligned and has room for
+        // FDS_MAX descriptors; BorrowedFd is a transparent int.
+        unsafe {
+            header.msg_controllen = libc::CMSG_SPACE(length) as usize;
+            let first = libc::CMSG_FIRSTHDR(&raw const header);
+            (*first).cmsg_level = libc::SOL_SOCKET;
+            (*first).cmsg_type = libc::SCM_RIGHTS;
+            (*first).cmsg_len = libc::CMSG_LEN(length) as usize;
+            ptr::copy_nonoverlapping(
+                fds.as_ptr().cast::<u8>(),
+                libc::CMSG_DATA(first),
+                length as usize,
+            );
+        }
+    }
+    loop {
+        // SAFETY: the header points at `part` and `control`, both alive; sendmsg only reads them.
+        let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, flags) };
+        if sent >= 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// One received message.
+#[derive(Debug)]
+pub struct Packet {
+    /// Its length; 0 is the end of the connection.
+    pub len: usize,
+    /// The descriptors that came with it, closed by execve.
+    pub fds: [Option<OwnedFd>; FDS_MAX],
+}
+
+/// Receives one message of a packet socket into `buffer`. With `wait` false an empty socket is `EAGAIN`.
+///
+/// # Errors
+/// `EMSGSIZE` if the message was longer than `buffer` or carried more than two descriptors.
+pub fn receive_packet(socket: BorrowedFd<'_>, buffer: &mut [u8], wait: bool) -> io::Result<Packet> {
+    let flags = libc::MSG_CMSG_CLOEXEC | if wait { 0 } else { libc::MSG_DONTWAIT };
+    let mut part = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    let mut control = Control { bytes: [0; 64] };
+    // SAFETY: all zero is a valid empty header.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = &raw mut part;
+    header.msg_iovlen = 1;
+    header.msg_control = (&raw mut control).cast();
+    // SAFETY: pure arithmetic.
+    header.msg_controllen =
+        unsafe { libc::CMSG_SPACE((FDS_MAX * size_of::<RawFd>()) as u32) } as usize;
+    let len = loop {
+        // SAFETY: the header points at `buffer` and `control`, both alive and writable for the lengths given.
+        let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) };
+        if let Ok(len) = usize::try_from(len) {
+            break len;
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    };
+    let mut fds = [None, None];
+    // SAFETY: the kernel filled `control` up to the length it left in the header; the CMSG macros stay within it.
+    // Every int in an SCM_RIGHTS message is a new descriptor of this process that nobody else owns.
+    unsafe {
+        let mut at = libc::CMSG_FIRSTHDR(&raw const header);
+        while !at.is_null() {
+            if (*at).cmsg_level == libc::SOL_SOCKET && (*at).cmsg_type == libc::SCM_RIGHTS {
+                let count = ((*at).cmsg_len - libc::CMSG_LEN(0) as usize) / size_of::<RawFd>();
+                for (n, slot) in fds.iter_mut().enumerate().take(count) {
+                    let fd = libc::CMSG_DATA(at).cast::<RawFd>().add(n).read_unaligned();
+                    *slot = Some(OwnedFd::from_raw_fd(fd));
+                }
+            }
+            at = libc::CMSG_NXTHDR(&raw const header, at);
+        }
+    }
+    if header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 {
+        return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+    }
+    Ok(Packet { len, fds })
+}
+
+/// A descriptor that stands for the process and becomes readable when it has ended (pidfd_open(2)). Free of races
+/// as long as nobody but the caller reaps `pid`.
+pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: two integers in, a descriptor or an error out.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = checked(fd as c_int)?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// With this status.
+    Status(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+/// How a child ended, `None` while it runs (waitid(2), `P_PIDFD`, `WNOHANG`). It is reaped if so wanted; until then its pid
+/// belongs to nobody else.
+pub fn ended(pidfd: BorrowedFd<'_>, reap: bool) -> io::Result<Option<Exit>> {
+    let keep = if reap { 0 } else { libc::WNOWAIT };
+    // SAFETY: all zero is a valid siginfo, and says "no child" if waitid leaves it so.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: waitid writes one siginfo.
+    checked(unsafe {
+        libc::waitid(
+            libc::P_PIDFD,
+            pidfd.as_raw_fd() as libc::id_t,
+            &raw mut info,
+            libc::WEXITED | libc::WNOHANG | keep,
+        )
+    })?;
+    // SAFETY: for a child's change of state, and for the zeroes, pid and status are the fields in use.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    Ok(match (pid, info.si_code) {
+        (0, _) => None,
+        (_, libc::CLD_EXITED) => Some(Exit::Status(status)),
+        _ => Some(Exit::Signal(status)),
+    })
+}
+
+/// Sends a signal to a process group (kill(2) with the negated number). The caller vouches that the number has not
+/// been given to others: the group's leader is its child and has not been reaped.
+pub fn signal_group(leader: i32, signal: i32) -> io::Result<()> {
+    if leader <= 1 {
+        // -1 is everybody, 0 is oneself.
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: two integers.
+    checked(unsafe { libc::kill(-leader, signal) }).map(drop)
+}
+
+/// Sends a signal to the process that `pidfd` stands for (pidfd_send_signal(2)).
+pub fn signal_process(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: integers, and a null siginfo, which means what kill(2) would send.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    checked(result as c_int).map(drop)
+}
+
+/// The name that ps(1) shows for this process (`PR_SET_NAME`); cut after 15 bytes.
+pub fn set_name(name: &CStr) {
+    // SAFETY: the kernel reads at most 16 bytes up to the NUL. Cannot fail.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
+/// Gives memory that the allocator holds but nobody uses back to the kernel.
+pub fn trim_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no precondition.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Counters in memory that a process and its copies share.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// How many stand ready.
+    pub idle: AtomicU32,
+    /// How many orders were taken, wrapping.
+    pub taken: AtomicU32,
+    /// Somebody has been told that nobody stands ready.
+    pub told: AtomicBool,
+}
+
+/// Makes such counters, all zero. They stay for the life of the processes.
+pub fn shared() -> io::Result<&'static Shared> {
+    // SAFETY: a new shared mapping; nobody else's addresses are replaced.
+    let page = unsafe {
+        libc::mmap(
+            ptr::null_mut(),
+            size_of::<Shared>(),
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    if page == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: page-aligned, zeroed, which is a valid `Shared`, and never unmapped. All of it is atomic.
+    Ok(unsafe { &*page.cast::<Shared>() })
+}
+
+/// An event counter: readable after [`ring`] until [`hush`] (eventfd(2)).
+pub fn bell() -> io::Result<OwnedFd> {
+    // SAFETY: two integers.
+    let fd = checked(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Makes a bell readable.
+pub fn ring(bell: BorrowedFd<'_>) {
+    let one: u64 = 1;
+    // SAFETY: eight bytes are read. A full counter (EAGAIN) is readable already.
+    unsafe { libc::write(bell.as_raw_fd(), (&raw const one).cast(), 8) };
+}
+
+/// Makes a bell unreadable again.
+pub fn hush(bell: BorrowedFd<'_>) {
+    let mut count: u64 = 0;
+    // SAFETY: eight bytes are written. An empty counter (EAGAIN) is what is wanted.
+    unsafe { libc::read(bell.as_raw_fd(), (&raw mut count).cast(), 8) };
+}
+
+/// A file without a name that holds `bytes` (memfd_create(2)).
+pub fn file_of(bytes: &[u8]) -> io::Result<OwnedFd> {
+    // SAFETY: a NUL-ended name and flags.
+    let fd = checked(unsafe { libc::memfd_create(c"order".as_ptr(), libc::MFD_CLOEXEC) })?;
+    // SAFETY: a new descriptor that nobody else owns.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut file = std::fs::File::from(fd);
+    io::Write::write_all(&mut file, bytes)?;
+    Ok(file.into())
+}
+
+/// Reads such a file from its beginning into `to`, replacing what was there.
+pub fn read_whole(fd: BorrowedFd<'_>, to: &mut Vec<u8>) -> io::Result<()> {
+    to.clear();
+    let mut piece = [0u8; 4096];
+    loop {
+        let at = to.len() as libc::off_t;
+        // SAFETY: at most the length of `piece` is written to it.
+        let read =
+            unsafe { libc::pread(fd.as_raw_fd(), piece.as_mut_ptr().cast(), piece.len(), at) };
+        match usize::try_from(read) {
+            Ok(0) => return Ok(()),
+            Ok(read) => to.extend_from_slice(&piece[..read]),
+            Err(_) => return Err(io::Error::last_os_error()),
+        }
+    }
+}

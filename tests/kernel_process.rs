@@ -1,0 +1,193 @@
+//! Work processes, made by the real spawner.
+
+use mio::{Events, Poll};
+use settled::child::{Children, Happening};
+use settled::core::ask::{Place, Version};
+use settled::core::ids::{JobId, MountId, RunId};
+use settled::core::{ChildEnd, Input, NotStarted, SpawnOrder, StartStep};
+use settled::spawner::Spawner;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+fn no_scouts(_socket: OwnedFd, _inotify: OwnedFd) -> ! {
+    std::process::abort()
+}
+
+/// A daemon without a core.
+struct House {
+    poll: Poll,
+    children: Children,
+    spawner_pid: i32,
+    dir: tempfile::TempDir,
+    ended: BTreeMap<u64, (ChildEnd, Vec<u8>)>,
+    lines: BTreeMap<u64, Vec<Vec<u8>>>,
+    scouts: BTreeMap<u64, Result<i32, i32>>,
+    next: u64,
+}
+
+impl House {
+    fn new() -> House {
+        House::with_scouts(no_scouts)
+    }
+
+    fn with_scouts(main: settled::spawner::ScoutMain) -> House {
+        let inotify = inotify::Inotify::init().unwrap();
+        let spawner = Spawner::start(inotify.as_fd(), main).unwrap();
+        let spawner_pid = spawner.pid();
+        let poll = Poll::new().unwrap();
+        let children = Children::new(spawner, poll.registry().try_clone().unwrap()).unwrap();
+        House {
+            poll,
+            children,
+            spawner_pid,
+            dir: tempfile::tempdir().unwrap(),
+            ended: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            scouts: BTreeMap::new(),
+            next: 1,
+        }
+    }
+
+    fn file(&self, name: &[u8], content: &[u8]) -> PathBuf {
+        let path = self.dir.path().join(std::ffi::OsStr::from_bytes(name));
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    fn order(&mut self, argv: &[&[u8]]) -> SpawnOrder {
+        let path = self.file(b"file", b"content\n");
+        let run = self.next;
+        self.next += 1;
+        SpawnOrder {
+            run: RunId(run),
+            job: JobId(run),
+            argv: argv.iter().map(|arg| arg.to_vec()).collect(),
+            env: vec![],
+            cwd: b"/".to_vec(),
+            file: place(&path),
+            expect: version(&path),
+            lease: false,
+            watch: "w".into(),
+            job_name: format!("j-{run}"),
+            attempt: 1,
+        }
+    }
+
+    fn spawn(&mut self, order: SpawnOrder) -> u64 {
+        let run = order.run.0;
+        self.children.spawn(order).unwrap();
+        run
+    }
+
+    fn sh(&mut self, script: &str) -> u64 {
+        let order = self.order(&[b"/bin/sh", b"-c", script.as_bytes()]);
+        self.spawn(order)
+    }
+
+    /// One turn of the loop.
+    fn turn(&mut self) -> std::io::Result<()> {
+        let timeout = if self.children.has_due() {
+            Duration::ZERO
+        } else {
+            Duration::from_millis(100)
+        };
+        let mut events = Events::with_capacity(64);
+        match self.poll.poll(&mut events, Some(timeout)) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            result => result?,
+        }
+        for event in &events {
+            assert!(self.children.ready(event.token())?);
+        }
+        let (ended, lines, scouts) = (&mut self.ended, &mut self.lines, &mut self.scouts);
+        self.children.turn(&mut |happening| match happening {
+            Happening::Line(line) => lines
+                .entry(line.run.0)
+                .or_default()
+                .push(line.text.to_vec()),
+            Happening::Ended(Input::Ended { run, end, output }) => {
+                assert!(ended.insert(run.0, (end, output)).is_none(), "ended twice");
+            }
+            Happening::Ended(other) => panic!("{other:?}"),
+            Happening::Scout(made) => assert!(scouts.insert(made.number, made.pid).is_none()),
+        });
+        Ok(())
+    }
+
+    /// Turns the loop until something is so.
+    fn until(&mut self, what: &str, mut so: impl FnMut(&House) -> bool) {
+        let start = Instant::now();
+        while !so(self) {
+            assert!(
+                start.elapsed() < DEADLINE,
+                "{what}: not within {DEADLINE:?}"
+            );
+            self.turn().unwrap();
+        }
+    }
+
+    fn end(&mut self, run: u64) -> (ChildEnd, Vec<u8>) {
+        self.until("end", |house| house.ended.contains_key(&run));
+        self.ended[&run].clone()
+    }
+
+    fn said(&self, run: u64) -> Vec<u8> {
+        self.lines
+            .get(&run)
+            .map(|lines| lines.join(&b'\n'))
+            .unwrap_or_default()
+    }
+}
+
+fn place(path: &Path) -> Place {
+    let bytes = path.as_os_str().as_bytes();
+    let dir = path.parent().unwrap().as_os_str().as_bytes();
+    Place {
+        base: dir.to_vec(),
+        mount: mount_of(path.parent().unwrap()),
+        rel: bytes[dir.len() + 1..].to_vec(),
+    }
+}
+
+/// As proc_pid_fdinfo(5) tells it.
+fn mount_of(dir: &Path) -> MountId {
+    let dir = File::open(dir).unwrap();
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&dir);
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap();
+    let line = info
+        .lines()
+        .find_map(|line| line.strip_prefix("mnt_id:"))
+        .unwrap();
+    MountId(line.trim().parse().unwrap())
+}
+
+fn version(path: &Path) -> Version {
+    let meta = std::fs::symlink_metadata(path).unwrap();
+    let btime = meta
+        .created()
+        .ok()
+        .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    Version {
+        ino: meta.ino(),
+        btime_ns: btime.map_or(0, |time| time.as_nanos() as i64),
+        generation: 0,
+        size: meta.size(),
+        mtime_ns: meta.mtime() * 1_000_000_000 + meta.mtime_nsec(),
+    }
+}
+
+#[test]
+fn a_child_runs() {
+    let mut house = House::new();
+    let run = house.sh("echo hello; echo oops >&2; cat <&3; exit 7");
+    let (end, output) = house.end(run);
+    assert_eq!(end, ChildEnd::Exit(7));
+    assert_eq!(output, b"hello\noops\ncontent\n");
+}
