@@ -176,8 +176,12 @@ fn check_file(path: &Path) -> ExitCode {
 
 /// The filesystem that `path` is on, where the mount table is read.
 fn filesystem(path: &[u8]) -> Option<Filesystem> {
-    let _ = path;
-    None
+    let table = crate::mounts::read().ok()?;
+    let mount = crate::mounts::find(&table.mounts, path)?;
+    Some(Filesystem {
+        fstype: mount.fstype.clone(),
+        remote_writers: mount.remote_writers,
+    })
 }
 
 fn watch(given: &ArgMatches) -> ExitCode {

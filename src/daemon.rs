@@ -6,7 +6,7 @@ mod start;
 
 pub use start::{Source, run};
 
-use crate::child::Children;
+use crate::child::{Children, Happening};
 use crate::core::time::{Mono, Now};
 use crate::core::{Command, Core, Effect, Input, LogLine};
 use crate::journal::Journal;
@@ -14,7 +14,6 @@ use crate::log::Log;
 use crate::plan::Level;
 use crate::scout::Scouts;
 use crate::service::{Manager, Signal, Signals};
-use crate::spawner::Spawner;
 use crate::sys::clock;
 use crate::watch::Watcher;
 use mio::{Events, Poll, Token};
@@ -64,7 +63,6 @@ struct Daemon {
     manager: Manager,
     watcher: Watcher,
     mounts: crate::mounts::Source,
-    spawner: Spawner,
     children: Children,
     scouts: Scouts,
     source: Source,
@@ -107,7 +105,7 @@ impl Daemon {
         let more = self.due.signals
             || self.due.inotify
             || self.due.mounts
-            || self.children.has_more()
+            || self.children.has_due()
             || self.scouts.has_more();
         let timeout = if more {
             Some(Duration::ZERO)
@@ -149,16 +147,16 @@ impl Daemon {
     // ---- 2 ----
 
     fn drain(&mut self) -> Result<Vec<Input>, Fatal> {
-        let mut children = false;
         for event in &self.events {
             match event.token() {
                 SIGNALS => self.due.signals = true,
                 INOTIFY => self.due.inotify = true,
                 MOUNTS => self.due.mounts = true,
                 token if Scouts::owns(token) => self.scouts.note_ready(event),
-                _ => {
-                    self.children.note_ready(event);
-                    children = true;
+                token => {
+                    self.children
+                        .ready(token)
+                        .map_err(|error| Fatal::new(70, format!("the spawner: {error}")))?;
                 }
             }
         }
@@ -176,9 +174,7 @@ impl Daemon {
         if drained {
             inputs.append(&mut self.answers);
         }
-        if children || self.children.has_more() {
-            self.drain_children(&mut inputs)?;
-        }
+        self.drain_children(&mut inputs);
         self.scouts.silences(self.now.mono, &mut inputs);
         self.room.check(&mut self.journal, self.now.mono, &mut inputs);
         Ok(inputs)
@@ -228,29 +224,26 @@ impl Daemon {
         Ok(())
     }
 
-    fn drain_children(&mut self, inputs: &mut Vec<Input>) -> Result<(), Fatal> {
-        let log = &mut self.log;
-        let mut line = |child: &crate::child::Told, text: &[u8]| {
-            if log.enabled(Level::Info) {
-                log.line(
-                    Level::Info,
-                    &LogLine {
-                        text: format!("attempt {}: {}", child.attempt, String::from_utf8_lossy(text)),
-                        watch: child.watch.clone(),
-                        path: Vec::new(),
-                        job: child.job_name.clone(),
-                    },
-                );
-            }
-        };
-        let made = self
-            .children
-            .drain(&mut self.spawner, inputs, &mut line)
-            .map_err(|error| Fatal::new(70, format!("the spawner: {error}")))?;
-        for scout in made {
-            self.scouts.started(scout.number, scout.pid);
-        }
-        Ok(())
+    fn drain_children(&mut self, inputs: &mut Vec<Input>) {
+        let (log, scouts) = (&mut self.log, &mut self.scouts);
+        self.children.turn(&mut |happening| match happening {
+            Happening::Line(line) if log.enabled(Level::Info) => log.line(
+                Level::Info,
+                &LogLine {
+                    text: format!(
+                        "attempt {}: {}",
+                        line.attempt,
+                        String::from_utf8_lossy(line.text)
+                    ),
+                    watch: line.watch.to_owned(),
+                    path: Vec::new(),
+                    job: line.job_name.to_owned(),
+                },
+            ),
+            Happening::Line(_) => {}
+            Happening::Ended(input) => inputs.push(input),
+            Happening::Scout(made) => scouts.started(made.number, made.pid),
+        });
     }
 
     // ---- 4 ----
@@ -288,7 +281,7 @@ impl Daemon {
             }
             Effect::Spawn(order) => self
                 .children
-                .spawn(&mut self.spawner, &order)
+                .spawn(*order)
                 .map_err(|error| Fatal::new(70, format!("the spawner: {error}")))?,
             Effect::Kill(run, signal) => self.children.kill(run, signal),
             Effect::Log(level, line) => self.log.line(level, &line),
@@ -308,8 +301,8 @@ impl Daemon {
             .flush(&mut wanted)
             .map_err(|error| Fatal::new(70, format!("a scout's socket: {error}")))?;
         for (number, socket) in wanted {
-            self.spawner
-                .request_scout(number, socket)
+            self.children
+                .scout(number, socket)
                 .map_err(|error| Fatal::new(70, format!("the spawner: {error}")))?;
         }
         self.log.flush(self.now.mono);

@@ -172,6 +172,7 @@ fn parse_line(line: &[u8]) -> Option<(Mount, MountId)> {
         id,
         point,
         fstype,
+        remote_writers: sees_remote_writers(&fstype),
         attribute_cache_s,
     };
     Some((mount, MountId(parent)))

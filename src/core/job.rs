@@ -766,7 +766,7 @@ impl Core {
             Disposition::Move { to, flatten } => {
                 let key = job.key.clone();
                 let dir = self
-                    .with_values(id, &key, |values| to.expand(values))
+                    .with_values(id, &key, |values| to.expand_dir(values))
                     .unwrap_or_default();
                 let rel = if *flatten {
                     job.name.to_vec()

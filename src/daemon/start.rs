@@ -63,7 +63,7 @@ impl Daemon {
         })?;
         // Before anything that a scout should not inherit: the journal's lock and mapping, signal handlers,
         // the state's memory.
-        let mut spawner = Spawner::start(watcher.as_fd(), crate::scout::run)
+        let spawner = Spawner::start(watcher.as_fd(), crate::scout::run)
             .map_err(os("the spawner cannot be forked"))?;
         let mut log = Log::open(plan.daemon.log, plan.daemon.log_level)
             .map_err(|error| Fatal::new(69, error.to_string()))?;
@@ -99,10 +99,12 @@ impl Daemon {
             .register(&mut daemon_signals, SIGNALS, Interest::READABLE)
             .and_then(|()| registry.register(&mut watcher, INOTIFY, Interest::READABLE))
             .and_then(|()| registry.register(&mut mounts, MOUNTS, Interest::PRIORITY))
-            .and_then(|()| spawner.register(registry))
             .and_then(|()| scouts.register(registry))
             .map_err(os("epoll"))?;
-        let children = Children::new(registry).map_err(os("epoll"))?;
+        let children = registry
+            .try_clone()
+            .and_then(|registry| Children::new(spawner, registry))
+            .map_err(os("epoll"))?;
 
         let wall = clock::wall();
         let now = Now {
@@ -120,7 +122,6 @@ impl Daemon {
             manager,
             watcher,
             mounts,
-            spawner,
             children,
             scouts,
             source,

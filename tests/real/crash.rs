@@ -1,0 +1,197 @@
+//! SIGKILL and restart: nothing lost; only attempts cut short are repeated, and they say so.
+
+use crate::bed::{Bed, counts, until};
+use std::collections::BTreeMap;
+use std::fs;
+
+#[test]
+fn killed_again_and_again_while_files_keep_coming() {
+    const FILES: usize = 2000;
+    let bed = Bed::new();
+    bed.configure(&[], "settle = \"0\"\nconcurrency = 4\n");
+    let inside = bed.path("in");
+    let writer = std::thread::spawn(move || {
+        for index in 0..FILES {
+            fs::write(inside.join(format!("f{index:05}")), format!("{index}").repeat(50))
+                .expect("a file");
+        }
+    });
+    let mut kills = 0;
+    for target in [100, 300, 600, 900, 1200, 1500, 1800] {
+        let mut daemon = bed.start();
+        until("progress", || bed.runs().len() >= target);
+        daemon.kill();
+        kills += 1;
+    }
+    writer.join().expect("the writer");
+    let mut daemon = bed.start();
+    until("every file run", || counts(&bed.runs()).len() == FILES);
+    assert_eq!(daemon.stop(), Some(0));
+
+    let runs = bed.runs();
+    let mut by_name: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for run in &runs {
+        by_name.entry(run.name()).or_default().push(run);
+    }
+    let mut repeated = 0;
+    for (name, runs) in &by_name {
+        let first = runs[0];
+        assert!(!first.recovered || first.attempt > 1, "{name:?}: {runs:?}");
+        for again in &runs[1..] {
+            repeated += 1;
+            assert!(again.recovered, "{name:?} was run again and does not say so: {runs:?}");
+            assert!(again.attempt > first.attempt);
+            assert_eq!(again.job, first.job, "a repeated attempt keeps its job: {runs:?}");
+        }
+    }
+    // At most what ran when it was killed, each time.
+    assert!(repeated <= kills * 4, "{repeated} repeated after {kills} kills");
+}
+
+#[test]
+fn attempts_and_back_off_go_on_where_they_were() {
+    let bed = Bed::new();
+    bed.configure(
+        &["exit=1"],
+        "attempts = 3\nbackoff = { first = \"700ms\", max = \"700ms\" }\n",
+    );
+    let mut daemon = bed.start();
+    fs::write(bed.inside("a"), "x").expect("a file");
+    bed.wait_runs(1);
+    daemon.wait_log("again in");
+    daemon.kill();
+    let mut daemon = bed.start();
+    bed.wait_runs(2);
+    until("the second failure is known", || daemon.log_count("again in") > 0);
+    daemon.kill();
+    let daemon = bed.start();
+    let runs = bed.wait_runs(3);
+    daemon.wait_log("dead");
+    assert_eq!(runs.iter().map(|run| run.attempt).collect::<Vec<_>>(), [1, 2, 3]);
+    assert!(runs.iter().all(|run| !run.recovered && run.job == runs[0].job));
+}
+
+#[test]
+fn a_job_in_back_off_is_not_run_early_by_a_restart() {
+    let bed = Bed::new();
+    bed.configure(
+        &["exit-first=1"],
+        "backoff = { first = \"1h\", max = \"1h\" }\nconcurrency = 1\n",
+    );
+    let mut daemon = bed.start();
+    fs::write(bed.inside("a"), "x").expect("a file");
+    bed.wait_runs(1);
+    daemon.wait_log("again in");
+    daemon.kill();
+    let _daemon = bed.start();
+    assert_eq!(bed.fence("fence").len(), 1);
+}
+
+#[test]
+fn a_running_attempt_is_repeated_and_says_so() {
+    let bed = Bed::new();
+    let go = bed.path("go");
+    bed.configure(&[&format!("until={}", go.display())], "settle = \"0\"\n");
+    let mut daemon = bed.start();
+    fs::write(bed.inside("a"), "x").expect("a file");
+    bed.wait_runs(1);
+    daemon.kill();
+    fs::write(&go, "").expect("a sign");
+    let daemon = bed.start();
+    let runs = bed.wait_runs(2);
+    daemon.wait_log("done");
+    assert!(!runs[0].recovered && runs[1].recovered);
+    assert_eq!((runs[0].attempt, runs[1].attempt), (1, 2));
+    assert_eq!(runs[0].job, runs[1].job);
+}
+
+#[test]
+fn draining_waits_for_what_runs_and_starts_nothing_new() {
+    let bed = Bed::new();
+    let go = bed.path("go");
+    bed.configure(
+        &[&format!("until={}", go.display())],
+        "settle = \"0\"\nconcurrency = 1\ndone = \"delete\"\n",
+    );
+    let mut daemon = bed.start();
+    fs::write(bed.inside("a"), "x").expect("a file");
+    bed.wait_runs(1);
+    fs::write(bed.inside("b"), "x").expect("a file");
+    daemon.signal(libc::SIGTERM);
+    daemon.wait_log("nothing new is started");
+    fs::write(&go, "").expect("a sign");
+    assert_eq!(daemon.wait().code(), Some(0));
+    assert!(!bed.inside("a").exists(), "its disposition was completed");
+    assert_eq!(bed.runs().len(), 1);
+    let _daemon = bed.start();
+    let runs = bed.wait_runs(2);
+    assert_eq!((runs[1].attempt, runs[1].recovered), (1, false));
+}
+
+#[test]
+fn drain_that_is_over_cuts_short() {
+    let bed = Bed::new();
+    let go = bed.path("go");
+    bed.configure_text(&format!(
+        "[daemon]\nstate = {:?}\nlog = \"stderr\"\nlog_level = \"debug\"\ndrain = \"200ms\"\n\n[watch.w]\npath = {:?}\n\
+         settle = \"0\"\nattempts = 1\n{}",
+        bed.path("state"),
+        bed.path("in"),
+        bed.run_key(&[&format!("until={}", go.display())]),
+    ));
+    let mut daemon = bed.start();
+    fs::write(bed.inside("a"), "x").expect("a file");
+    bed.wait_runs(1);
+    assert_eq!(daemon.stop(), Some(0));
+    fs::write(&go, "").expect("a sign");
+    let daemon = bed.start();
+    let runs = bed.wait_runs(2);
+    daemon.wait_log("done");
+    assert!(runs[1].recovered, "{runs:?}");
+}
+
+#[test]
+fn a_second_signal_stops_now() {
+    let bed = Bed::new();
+    let never = bed.path("never");
+    bed.configure(
+        &["ignore-term", &format!("until={}", never.display())],
+        "settle = \"0\"\n",
+    );
+    let mut daemon = bed.start();
+    fs::write(bed.inside("a"), "x").expect("a file");
+    let pid = bed.wait_runs(1)[0].pid;
+    daemon.signal(libc::SIGINT);
+    daemon.wait_log("nothing new is started");
+    daemon.signal(libc::SIGINT);
+    assert_eq!(daemon.wait().code(), Some(0));
+    until("its child is gone", || {
+        !std::path::Path::new(&format!("/proc/{pid}")).exists()
+    });
+}
+
+#[test]
+fn a_disposition_cut_short_is_completed() {
+    let bed = Bed::new();
+    bed.configure(
+        &[],
+        &format!("settle = \"0\"\ndone = {{ move = {:?} }}\n", bed.path("done")),
+    );
+    for index in 0..300 {
+        fs::write(bed.inside(format!("f{index}")), format!("{index}")).expect("a file");
+    }
+    let moved = || fs::read_dir(bed.path("done")).map_or(0, Iterator::count);
+    for target in [20, 100, 200] {
+        let mut daemon = bed.start();
+        until("progress", || moved() >= target);
+        daemon.kill();
+    }
+    let mut daemon = bed.start();
+    until("every file moved", || moved() == 300);
+    assert_eq!(daemon.stop(), Some(0));
+    assert_eq!(fs::read_dir(bed.inside("")).expect("a directory").count(), 0);
+    for index in 0..300 {
+        let path = bed.path("done").join(format!("f{index}"));
+        assert_eq!(fs::read_to_string(path).expect("a moved file"), format!("{index}"));
+    }
+}
