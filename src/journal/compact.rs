@@ -1,0 +1,179 @@
+//! Compaction: the live state is written to a base over many turns while records are appended as ever;
+//! then one rename makes it count.
+//!
+//! `begin` opens a new segment, so that everything appended from then on lies in segments of its own;
+//! replay reads the base first, then those. A record appended between `begin` and `commit` may already be
+//! part of the state that was pushed: whoever replays must not mind being told twice.
+
+use super::format::{self, Header, KIND_END, Role, Seed, Stamp};
+use super::storage::{Fault, File, Storage};
+use super::{Journal, JournalError, no_room, too_long};
+use crate::core::record::Record;
+use crate::core::time::Wall;
+
+/// A base being written.
+#[derive(Debug)]
+pub(super) struct Compaction {
+    /// The first segment that stays.
+    number: u32,
+    seed: Seed,
+    wall: Wall,
+    records: u64,
+    /// Bytes in the file.
+    written: u64,
+    /// Bytes not yet in the file.
+    staged: Vec<u8>,
+}
+
+/// Bytes handed to the file at once.
+const CHUNK_BYTES: usize = 128 * 1024;
+
+impl<S: Storage> Journal<S> {
+    /// Starts a compaction: from here on, [`Journal::compact_push`] the whole state, then
+    /// [`Journal::compact_commit`]. Flushes what was appended.
+    ///
+    /// # Errors
+    /// `NoRoom`: nothing was started, the journal goes on as it is. `NotCompacting(true)`: one is under way.
+    pub fn compact_begin(&mut self, wall: Wall) -> Result<(), JournalError> {
+        self.alive()?;
+        if self.compaction.is_some() {
+            return Err(JournalError::NotCompacting(true));
+        }
+        self.rotate(wall)?;
+        let number = self.active.number;
+        let header = Header {
+            role: Role::Base,
+            id: self.id,
+            salt: self.salt,
+            number,
+            flushed: format::HEADER_BYTES,
+            first_seq: self.next_seq,
+            created: wall,
+        };
+        self.compaction = Some(Compaction {
+            number,
+            seed: header.seed(),
+            wall,
+            records: 0,
+            written: 0,
+            staged: header.encode().to_vec(),
+        });
+        Ok(())
+    }
+
+    /// Adds one record of the state to the base. Cheap; now and then a write to the page cache.
+    ///
+    /// # Errors
+    /// `TooLong`: the record was not added. Any other error has ended the compaction; what counts is
+    /// untouched, and a new one may be begun later.
+    pub fn compact_push(&mut self, record: &Record) -> Result<(), JournalError> {
+        self.alive()?;
+        let Some(compaction) = &mut self.compaction else {
+            return Err(JournalError::NotCompacting(false));
+        };
+        let stamp = compaction.stamp();
+        format::encode(&mut compaction.staged, compaction.seed, stamp, record).map_err(too_long)?;
+        compaction.records += 1;
+        if compaction.staged.len() >= CHUNK_BYTES {
+            self.compact_write()?;
+        }
+        Ok(())
+    }
+
+    /// Ends the base, flushes it and makes it count with one rename. Then the old files begin to go, some
+    /// of them here and the rest after later flushes.
+    ///
+    /// # Errors
+    /// `Final` if the rename may or may not have reached the disk; any other error has ended the
+    /// compaction and left what counts untouched.
+    pub fn compact_commit(&mut self) -> Result<(), JournalError> {
+        self.alive()?;
+        let Some(compaction) = &mut self.compaction else {
+            return Err(JournalError::NotCompacting(false));
+        };
+        let (number, stamp) = (compaction.number, compaction.stamp());
+        let count = compaction.records.to_le_bytes();
+        format::encode_raw(
+            &mut compaction.staged,
+            compaction.seed,
+            stamp,
+            KIND_END,
+            &count,
+        )
+        .map_err(too_long)?;
+        self.compact_write()?;
+        let written = self.compaction.as_ref().map_or(0, |base| base.written);
+        let named = self
+            .storage
+            .flush(File::NewBase)
+            .and_then(|()| self.storage.rename(File::NewBase, File::Base(number)));
+        if let Err(fault) = named {
+            return Err(self.compact_failed(fault));
+        }
+        self.compaction = None;
+        let synced = self.storage.sync_dir();
+        synced.map_err(|fault| self.fail(fault))?;
+        self.storage.release(File::Base(number));
+        self.base_bytes = written;
+        self.log_bytes = self.active.end.into();
+        self.stale.clear();
+        for (file, bytes) in self.storage.list()? {
+            match file {
+                File::Log(log) if log < number => self.stale.push(file),
+                File::Base(base) if base < number => self.stale.push(file),
+                File::Log(_) if file != self.active.file() => self.log_bytes += bytes,
+                File::Log(_) | File::Base(_) | File::Spare | File::NewBase => {}
+            }
+        }
+        Ok(self.remove_stale(super::STALE_SLICE_FILES)?)
+    }
+
+    /// Ends a compaction without result. None under way is no error.
+    pub fn compact_abort(&mut self) -> Result<(), JournalError> {
+        if self.compaction.take().is_some() {
+            self.storage.release(File::NewBase);
+            self.storage.remove(File::NewBase)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a compaction is under way.
+    pub fn compacting(&self) -> bool {
+        self.compaction.is_some()
+    }
+
+    fn compact_write(&mut self) -> Result<(), JournalError> {
+        let Some(compaction) = &mut self.compaction else {
+            return Err(JournalError::NotCompacting(false));
+        };
+        match self
+            .storage
+            .write(File::NewBase, compaction.written, &compaction.staged)
+        {
+            Ok(()) => {
+                compaction.written += compaction.staged.len() as u64;
+                compaction.staged.clear();
+                Ok(())
+            }
+            Err(fault) => Err(self.compact_failed(fault)),
+        }
+    }
+
+    /// What went wrong is what is told. A base that cannot be removed either is written over by the next
+    /// compaction, or removed by the next start.
+    fn compact_failed(&mut self, fault: Fault) -> JournalError {
+        match self.compact_abort() {
+            Ok(()) | Err(_) => no_room(fault),
+        }
+    }
+}
+
+impl Compaction {
+    fn stamp(&self) -> Stamp {
+        Stamp {
+            seq: self.records + 1,
+            wall: self.wall,
+            flushed: 0,
+        }
+    }
+}

@@ -1,0 +1,693 @@
+//! Reading the journal back: which files count, which records are taken, and what happens at each place
+//! where there is none. The rule is the table in [`decide`]; everything else here feeds it.
+//!
+//! A segment needs no mark at its end. Its records are those from its header's first sequence number up to
+//! its successor's; what lies behind was never flushed, or was copied into the successor by a recovery. Only
+//! the last segment has a tail to be judged, by the highest offset that any record in it knows flushed.
+
+use super::body::{self, BadBody};
+use super::error::{Damage, JournalError, Why};
+use super::format::{self, BadFrame, BadHeader, FRAME_BYTES, HEADER_BYTES, Header, Seed, Stamp};
+use super::storage::{Fault, File, Storage, errno};
+use crate::core::record::Record;
+
+/// One file that counts.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) file: File,
+    pub(super) size: u64,
+    pub(super) header: Result<Header, Why>,
+}
+
+/// What is in the directory.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Survey {
+    /// The newest base.
+    pub(super) base: Option<Entry>,
+    /// The segments behind it, in order.
+    pub(super) logs: Vec<Entry>,
+    /// Older bases and segments, and a base that was never finished: compaction's leftovers.
+    pub(super) stale: Vec<File>,
+    /// A spare segment is there.
+    pub(super) spare: bool,
+    /// Id and salt, from the first header that is readable.
+    pub(super) identity: Option<(u32, u64)>,
+}
+
+impl Survey {
+    /// Bytes of all files that count.
+    pub(super) fn bytes(&self) -> u64 {
+        self.files().map(|entry| entry.size).sum()
+    }
+
+    pub(super) fn files(&self) -> impl Iterator<Item = &Entry> {
+        self.base.iter().chain(&self.logs)
+    }
+}
+
+/// Lists the directory and reads the headers.
+pub(super) fn survey<S: Storage>(storage: &mut S) -> Result<Survey, JournalError> {
+    let mut files = storage.list()?;
+    files.sort_unstable();
+    let newest = files
+        .iter()
+        .filter_map(|(file, _)| match file {
+            File::Base(number) => Some(*number),
+            _ => None,
+        })
+        .max();
+    let mut survey = Survey::default();
+    for (file, size) in files {
+        match file {
+            File::Spare => survey.spare = true,
+            File::Log(number) if newest.is_none_or(|base| number >= base) => {
+                let header = read_header(storage, file)?;
+                survey.logs.push(Entry { file, size, header });
+            }
+            File::Base(number) if Some(number) == newest => {
+                let header = read_header(storage, file)?;
+                survey.base = Some(Entry { file, size, header });
+            }
+            File::NewBase | File::Log(_) | File::Base(_) => survey.stale.push(file),
+        }
+    }
+    let identity = survey
+        .files()
+        .find_map(|entry| entry.header.as_ref().ok())
+        .map(|header| (header.id, header.salt));
+    survey.identity = identity;
+    for entry in survey.base.iter_mut().chain(&mut survey.logs) {
+        if let Ok(header) = &entry.header
+            && (Some((header.id, header.salt)) != identity
+                || Some(header.number) != entry.file.number()
+                || header.role != entry.file.role())
+        {
+            entry.header = Err(Why::Foreign);
+        }
+    }
+    Ok(survey)
+}
+
+fn read_header<S: Storage>(
+    storage: &mut S,
+    file: File,
+) -> Result<Result<Header, Why>, JournalError> {
+    let mut bytes = [0; HEADER_BYTES as usize];
+    let got = match storage.read_at(file, 0, &mut bytes) {
+        Ok(got) => got,
+        // A disk that cannot read the header is damage like any other, and has an address.
+        Err(fault) if fault.errno == errno::EIO => 0,
+        Err(fault) => return Err(fault.into()),
+    };
+    storage.release(file);
+    match Header::decode(bytes.get(..got).unwrap_or_default()) {
+        Ok(header) => Ok(Ok(header)),
+        Err(BadHeader::Version(version)) => Err(JournalError::Newer {
+            path: storage.path(file),
+            version,
+        }),
+        Err(bad) => Ok(Err(Why::Header(bad))),
+    }
+}
+
+/// What is found at a place where a record may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A record with the sequence number that follows.
+    Follows,
+    /// A record with a lower sequence number.
+    Behind,
+    /// A record with a higher sequence number.
+    Ahead,
+    /// No record: zeros, a length that makes no sense, a wrong checksum, or the end of the file.
+    Nothing,
+    /// Every record before the successor's first has been read.
+    Complete,
+}
+
+/// Where it is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Where {
+    /// The file's header is readable, and its first sequence number is not below what was read before.
+    pub header_ok: bool,
+    /// Below the highest offset known flushed. A base, and a segment whose successor has a readable
+    /// header, were flushed whole.
+    pub flushed: bool,
+    /// No other segment follows.
+    pub last: bool,
+}
+
+/// What is done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The record is replayed.
+    Take,
+    /// The record was replayed already from an earlier file: it is a copy that a recovery made.
+    Skip,
+    /// The file's records end here.
+    End,
+    /// The file's records end here; what was written behind was never flushed and is cut.
+    Cut,
+    /// Something that was flushed is not readable: it is reported, the file is kept aside, and reading
+    /// goes on at the next record whose checksum matches (`OnDamage::Continue`) or not at all (`Stop`).
+    Damage,
+}
+
+/// The recovery table. Every row has a test of this name in `tests/journal_recovery.rs`.
+///
+/// | row | found | header | offset | segment | action |
+/// | --- | --- | --- | --- | --- | --- |
+/// | `takes_what_follows` | follows | any | any | any | take |
+/// | `ends_where_the_successor_begins` | complete | any | any | any | end |
+/// | `cuts_a_torn_tail` | nothing | any | above | last | cut |
+/// | `cuts_what_does_not_follow` | behind, ahead | ok | above | last | cut |
+/// | `ends_before_an_unreadable_successor` | nothing | any | above | not last | end |
+/// | `ends_at_what_does_not_follow` | behind, ahead | ok | above | not last | end |
+/// | `skips_copies_behind_a_bad_header` | behind | bad | any | any | skip |
+/// | `reports_a_gap_behind_a_bad_header` | ahead | bad | any | any | damage |
+/// | `reports_damage` | nothing | any | below | any | damage |
+/// | `reports_a_broken_sequence` | behind, ahead | ok | below | any | damage |
+///
+/// Rows that do not depend on a record: an unreadable or foreign header is damage
+/// (`reports_a_bad_header`), a header of a newer version is refused (`refuses_a_newer_version`), a first
+/// sequence number above the one that follows means a missing file and is damage
+/// (`reports_a_missing_segment`), a base without its end is damage (`reports_a_base_without_end`), a
+/// body that is impossible under a right checksum is damage (`reports_an_impossible_body`), and a kind
+/// that this program does not know is refused (`refuses_an_unknown_kind`).
+pub fn decide(found: Found, at: Where) -> Action {
+    let Where {
+        header_ok,
+        flushed,
+        last,
+    } = at;
+    match (found, header_ok, flushed, last) {
+        (Found::Follows, _, _, _) => Action::Take,
+        (Found::Complete, _, _, _) => Action::End,
+        (Found::Nothing, _, false, true) => Action::Cut,
+        (Found::Behind | Found::Ahead, true, false, true) => Action::Cut,
+        (Found::Nothing, _, false, false) => Action::End,
+        (Found::Behind | Found::Ahead, true, false, false) => Action::End,
+        (Found::Behind, false, _, _) => Action::Skip,
+        (Found::Ahead, false, _, _) => Action::Damage,
+        (Found::Nothing, _, true, _) => Action::Damage,
+        (Found::Behind | Found::Ahead, true, true, _) => Action::Damage,
+    }
+}
+
+/// Where a record lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub file: File,
+    /// Bytes from its start.
+    pub offset: u64,
+    /// Bytes of the record, padding included.
+    pub bytes: u32,
+    /// Its sequence number; in a base it counts from 1.
+    pub seq: u64,
+    /// Number of its kind.
+    pub kind: u16,
+}
+
+/// How far one file was read.
+#[derive(Clone, Debug)]
+pub(super) struct FileEnd {
+    pub(super) file: File,
+    pub(super) size: u64,
+    /// Behind its last record.
+    pub(super) end: u64,
+    /// Highest offset known flushed.
+    pub(super) known: u64,
+    pub(super) records: u64,
+    pub(super) first_seq: Option<u64>,
+}
+
+/// What reading everything came to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Walked {
+    /// The sequence number that comes next.
+    pub(super) next_seq: u64,
+    pub(super) records: u64,
+    pub(super) damage: Vec<Damage>,
+    pub(super) files: Vec<FileEnd>,
+    /// Records of the last segment above the highest offset known flushed: their offsets.
+    pub(super) tail: Vec<u64>,
+    /// Bytes written behind the last record and never flushed.
+    pub(super) cut_bytes: u64,
+}
+
+/// Who is told about records.
+pub(super) type Each<'a> = &'a mut dyn FnMut(Place, Stamp, Record);
+
+/// Reads every record that counts, in order.
+pub(super) fn walk<S: Storage>(
+    storage: &mut S,
+    survey: &Survey,
+    each: Each,
+) -> Result<Walked, JournalError> {
+    let mut walk = Walk {
+        out: Walked::default(),
+        expected: Some(1),
+        each,
+    };
+    if let Some(entry) = &survey.base {
+        walk.base(storage, survey, entry)?;
+        if survey.logs.is_empty() {
+            walk.damage(storage, entry.file, 0, 0, Why::Missing, 0);
+        }
+    }
+    for (at, entry) in survey.logs.iter().enumerate() {
+        walk.log(storage, survey, entry, survey.logs.get(at + 1))?;
+    }
+    walk.out.next_seq = walk.expected.unwrap_or(1);
+    Ok(walk.out)
+}
+
+/// One file, read through a window. `pread`, not a mapping: a read error is then an errno.
+pub(super) struct Reader<'a, S> {
+    storage: &'a mut S,
+    file: File,
+    size: u64,
+    seed: Seed,
+    window: Vec<u8>,
+    start: u64,
+    filled: usize,
+}
+
+const PAGE_BYTES: u64 = 4096;
+/// Holds the largest record several times over.
+const WINDOW_BYTES: usize = 1024 * 1024;
+
+impl<'a, S: Storage> Reader<'a, S> {
+    pub(super) fn new(storage: &'a mut S, file: File, size: u64, seed: Seed) -> Reader<'a, S> {
+        Reader {
+            storage,
+            file,
+            size,
+            seed,
+            window: Vec::new(),
+            start: 0,
+            filled: 0,
+        }
+    }
+
+    /// Drops what was read, so that the next look is at the file as it is then.
+    fn refresh(&mut self) {
+        self.filled = 0;
+    }
+
+    /// The bytes at `offset`: `want` of them, fewer at the end of the file. A place that the disk
+    /// cannot read has none.
+    fn bytes(&mut self, offset: u64, want: usize) -> Result<&[u8], Fault> {
+        let inside = |start: u64, filled: usize| {
+            let skip = usize::try_from(offset.checked_sub(start)?).ok()?;
+            (skip.checked_add(want)? <= filled).then_some(skip)
+        };
+        let skip = match inside(self.start, self.filled) {
+            Some(skip) => skip,
+            None => {
+                let left = self.size.saturating_sub(offset);
+                let most = WINDOW_BYTES.min(usize::try_from(left).unwrap_or(WINDOW_BYTES));
+                self.window.resize(most.max(want), 0);
+                self.start = offset;
+                self.filled = 0;
+                while self.filled < self.window.len() {
+                    let at = offset.saturating_add(self.filled as u64);
+                    let into = self.window.get_mut(self.filled..).unwrap_or_default();
+                    match self.storage.read_at(self.file, at, into) {
+                        Ok(0) => break,
+                        Ok(got) => self.filled += got,
+                        // What could be read before is judged first; the bad place itself has no bytes.
+                        Err(fault) if fault.errno == errno::EIO => break,
+                        Err(fault) => return Err(fault),
+                    }
+                }
+                0
+            }
+        };
+        let end = skip.saturating_add(want).min(self.filled);
+        Ok(self.window.get(skip..end).unwrap_or_default())
+    }
+
+    /// The frame at `offset`.
+    pub(super) fn frame(
+        &mut self,
+        offset: u64,
+    ) -> Result<Result<format::Frame<'_>, BadFrame>, Fault> {
+        let whole = match format::claimed(self.bytes(offset, FRAME_BYTES as usize)?) {
+            Ok(whole) => whole,
+            Err(bad) => return Ok(Err(bad)),
+        };
+        let seed = self.seed;
+        Ok(format::frame(self.bytes(offset, whole as usize)?, seed))
+    }
+
+    /// The first record at or behind `from` whose checksum matches and whose sequence number is in
+    /// `seqs`: offset, stamp, bytes.
+    fn next_valid(
+        &mut self,
+        from: u64,
+        seqs: std::ops::Range<u64>,
+    ) -> Result<Option<(u64, Stamp, u32)>, Fault> {
+        let mut at = from;
+        while at.saturating_add(u64::from(FRAME_BYTES)) <= self.size {
+            let bytes = self.bytes(at, FRAME_BYTES as usize)?;
+            if bytes.len() < FRAME_BYTES as usize {
+                // The disk cannot read this page; each try may take it seconds.
+                at = (at | (PAGE_BYTES - 1)) + 1;
+                continue;
+            }
+            let plausible = format::claimed(bytes).is_ok()
+                && format::claimed_seq(bytes).is_some_and(|seq| seqs.contains(&seq));
+            if plausible && let Ok(frame) = self.frame(at)? {
+                let bytes = FRAME_BYTES as usize + frame.body.len();
+                let bytes = format::padded(u32::try_from(bytes).unwrap_or(u32::MAX));
+                return Ok(Some((at, frame.stamp, bytes)));
+            }
+            at += 8;
+        }
+        Ok(None)
+    }
+
+    /// The highest offset that any record at or behind `from` knows flushed.
+    fn highest_flushed(
+        &mut self,
+        from: u64,
+        seqs: std::ops::Range<u64>,
+    ) -> Result<Option<u64>, Fault> {
+        let (mut at, mut highest) = (from, None);
+        while let Some((found, stamp, bytes)) = self.next_valid(at, seqs.clone())? {
+            highest = highest.max(Some(u64::from(stamp.flushed)));
+            at = found.saturating_add(u64::from(bytes));
+        }
+        Ok(highest)
+    }
+
+    /// Behind the last byte at or behind `from` that is not zero.
+    fn written_end(&mut self, from: u64) -> Result<u64, Fault> {
+        let (mut at, mut end) = (from, from);
+        while at < self.size {
+            let bytes = self.bytes(at, 64 * 1024)?;
+            if bytes.is_empty() {
+                break;
+            }
+            if let Some(last) = bytes.iter().rposition(|&b| b != 0) {
+                end = at + last as u64 + 1;
+            }
+            at += bytes.len() as u64;
+        }
+        Ok(end)
+    }
+}
+
+struct Walk<'a> {
+    out: Walked,
+    /// The sequence number that follows; unknown behind an unreadable base.
+    expected: Option<u64>,
+    each: Each<'a>,
+}
+
+impl Walk<'_> {
+    fn damage<S: Storage>(
+        &mut self,
+        storage: &S,
+        file: File,
+        offset: u64,
+        bytes: u64,
+        why: Why,
+        missing: u64,
+    ) {
+        self.out.damage.push(Damage {
+            file,
+            path: storage.path(file),
+            offset,
+            bytes,
+            why,
+            missing,
+        });
+    }
+
+    /// The checksum seed of a file; without any readable header in the directory there is none, and
+    /// nothing in the file can be told from noise.
+    fn seed<S: Storage>(&mut self, storage: &S, survey: &Survey, entry: &Entry) -> Option<Seed> {
+        if let Err(why) = &entry.header {
+            let (_, known) = survey.identity.unzip();
+            let lost = if known.is_some() && *why != Why::Foreign {
+                u64::from(HEADER_BYTES).min(entry.size)
+            } else {
+                entry.size
+            };
+            self.damage(storage, entry.file, 0, lost, *why, 0);
+            if *why == Why::Foreign {
+                return None;
+            }
+        }
+        let (_, salt) = survey.identity?;
+        let number = entry.file.number()?;
+        Some(Seed::new(entry.file.role(), salt, number))
+    }
+
+    fn base<S: Storage>(
+        &mut self,
+        storage: &mut S,
+        survey: &Survey,
+        entry: &Entry,
+    ) -> Result<(), JournalError> {
+        let Some(seed) = self.seed(storage, survey, entry) else {
+            self.expected = None;
+            return Ok(());
+        };
+        let mut reader = Reader::new(storage, entry.file, entry.size, seed);
+        let (mut at, mut expected, mut ended) = (u64::from(HEADER_BYTES), 1, false);
+        while !ended {
+            let found = reader.frame(at)?;
+            let why = match found {
+                Ok(frame) if frame.stamp.seq == expected && frame.kind == format::KIND_END => {
+                    ended = true;
+                    continue;
+                }
+                Ok(frame) if frame.stamp.seq == expected => {
+                    let bytes = frame_bytes(frame.body);
+                    let taken = self.take(entry.file, at, &frame);
+                    match taken {
+                        Taken::Yes => self.out.records += 1,
+                        Taken::BadBody(kind) => {
+                            let (file, storage) = (entry.file, &*reader.storage);
+                            self.damage(storage, file, at, bytes.into(), Why::Body(kind), 1);
+                        }
+                        Taken::UnknownKind(kind) => {
+                            return Err(unknown_kind(reader.storage, entry.file, at, kind));
+                        }
+                    }
+                    at += u64::from(bytes);
+                    expected += 1;
+                    continue;
+                }
+                Ok(frame) => Why::Sequence {
+                    expected,
+                    found: frame.stamp.seq,
+                },
+                Err(BadFrame::Empty | BadFrame::Cut) if at >= entry.size => break,
+                Err(bad) => Why::Frame(bad),
+            };
+            let next = reader.next_valid(at, expected..u64::MAX)?;
+            let (resume, found) = match next {
+                Some((resume, stamp, _)) => (resume, stamp.seq),
+                None => (entry.size, expected),
+            };
+            let storage = &*reader.storage;
+            self.damage(storage, entry.file, at, resume - at, why, found - expected);
+            (at, expected) = (resume, found);
+        }
+        let storage = reader.storage;
+        if !ended {
+            self.damage(storage, entry.file, at, 0, Why::NoEnd, 0);
+        }
+        self.out.files.push(FileEnd {
+            file: entry.file,
+            size: entry.size,
+            end: at,
+            known: at,
+            records: expected - 1,
+            first_seq: None,
+        });
+        self.expected = entry.header.as_ref().ok().map(|header| header.first_seq);
+        storage.release(entry.file);
+        Ok(())
+    }
+
+    fn log<S: Storage>(
+        &mut self,
+        storage: &mut S,
+        survey: &Survey,
+        entry: &Entry,
+        next: Option<&Entry>,
+    ) -> Result<(), JournalError> {
+        let last = next.is_none();
+        self.out.tail.clear();
+        let Some(seed) = self.seed(storage, survey, entry) else {
+            return Ok(());
+        };
+        let first_seq = entry.header.as_ref().ok().map(|header| header.first_seq);
+        let mut header_ok = first_seq.is_some();
+        match (self.expected, first_seq) {
+            (Some(expected), Some(found)) if found > expected => {
+                let missing = found - expected;
+                self.damage(storage, entry.file, 0, 0, Why::Missing, missing);
+                self.expected = Some(found);
+            }
+            (Some(expected), Some(found)) if found < expected => {
+                let why = Why::Sequence { expected, found };
+                self.damage(storage, entry.file, 0, 0, why, 0);
+                header_ok = false;
+            }
+            (None, Some(found)) => self.expected = Some(found),
+            _ => {}
+        }
+        let successor_seq = next
+            .and_then(|next| next.header.as_ref().ok())
+            .map(|header| header.first_seq);
+        let mut known = entry
+            .header
+            .as_ref()
+            .map_or(u64::from(HEADER_BYTES), |header| header.flushed.into());
+        let mut reader = Reader::new(storage, entry.file, entry.size, seed);
+        let mut at = u64::from(HEADER_BYTES);
+        let mut records = 0;
+        let mut reread_at = None;
+        loop {
+            let expected = self.expected.unwrap_or(0);
+            let complete = successor_seq.is_some_and(|seq| expected >= seq);
+            let (found, why) = match reader.frame(at)? {
+                _ if complete => (Found::Complete, Why::Missing),
+                Err(bad) => (Found::Nothing, Why::Frame(bad)),
+                Ok(frame) => {
+                    let seq = frame.stamp.seq;
+                    let why = Why::Sequence {
+                        expected,
+                        found: seq,
+                    };
+                    match self.expected {
+                        Some(expected) if seq < expected => (Found::Behind, why),
+                        Some(expected) if seq > expected => (Found::Ahead, why),
+                        _ => (Found::Follows, why),
+                    }
+                }
+            };
+            let seqs = expected..successor_seq.unwrap_or(u64::MAX);
+            let mut flushed = successor_seq.is_some() || at < known;
+            if !flushed && !matches!(found, Found::Follows | Found::Complete) {
+                let highest = reader.highest_flushed(at.saturating_add(8), seqs.clone())?;
+                known = known.max(highest.unwrap_or(0));
+                flushed = at < known;
+            }
+            let place = Where {
+                header_ok,
+                flushed,
+                last,
+            };
+            let action = decide(found, place);
+            match action {
+                Action::End => break,
+                Action::Cut => {
+                    self.out.cut_bytes = reader.written_end(at)? - at;
+                    break;
+                }
+                Action::Take | Action::Skip => {
+                    let Ok(frame) = reader.frame(at)? else { break };
+                    let (stamp, bytes) = (frame.stamp, frame_bytes(frame.body));
+                    known = known.max(stamp.flushed.into());
+                    if action == Action::Take {
+                        match self.take(entry.file, at, &frame) {
+                            Taken::Yes => {}
+                            Taken::BadBody(kind) => {
+                                let (file, storage) = (entry.file, &*reader.storage);
+                                self.damage(storage, file, at, bytes.into(), Why::Body(kind), 1);
+                            }
+                            Taken::UnknownKind(kind) => {
+                                return Err(unknown_kind(reader.storage, entry.file, at, kind));
+                            }
+                        }
+                        self.out.tail.push(at);
+                        self.expected = Some(stamp.seq.saturating_add(1));
+                        records += 1;
+                    }
+                    at += u64::from(bytes);
+                }
+                // While the daemon runs, the place may have been written after it was looked at and
+                // before the later record that knows it flushed: it is looked at once more.
+                Action::Damage if reread_at != Some(at) => {
+                    reread_at = Some(at);
+                    reader.refresh();
+                }
+                Action::Damage => {
+                    let next = reader.next_valid(at, seqs)?;
+                    let (resume, seq) = match (next, successor_seq) {
+                        (Some((resume, stamp, _)), _) => (resume, stamp.seq),
+                        (None, Some(seq)) => (reader.written_end(at)?, seq),
+                        (None, None) => (known.max(at), expected),
+                    };
+                    let missing = seq.saturating_sub(expected);
+                    let (file, storage) = (entry.file, &*reader.storage);
+                    self.damage(storage, file, at, resume - at, why, missing);
+                    self.expected = Some(seq);
+                    if next.is_none() {
+                        at = resume;
+                        break;
+                    }
+                    at = resume;
+                }
+            }
+        }
+        self.out.records += records;
+        self.out.tail.retain(|&offset| offset >= known);
+        self.out.files.push(FileEnd {
+            file: entry.file,
+            size: entry.size,
+            end: at,
+            known,
+            records,
+            first_seq,
+        });
+        storage.release(entry.file);
+        Ok(())
+    }
+
+    fn take(&mut self, file: File, offset: u64, frame: &format::Frame) -> Taken {
+        match body::decode(frame.kind, frame.body) {
+            Ok(record) => {
+                let place = Place {
+                    file,
+                    offset,
+                    bytes: frame_bytes(frame.body),
+                    seq: frame.stamp.seq,
+                    kind: frame.kind,
+                };
+                (self.each)(place, frame.stamp, record);
+                Taken::Yes
+            }
+            Err(BadBody::Fields) => Taken::BadBody(frame.kind),
+            Err(BadBody::Kind(kind)) => Taken::UnknownKind(kind),
+        }
+    }
+}
+
+enum Taken {
+    Yes,
+    BadBody(u16),
+    UnknownKind(u16),
+}
+
+/// Bytes of the record with this body, padding included.
+fn frame_bytes(body: &[u8]) -> u32 {
+    let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+    format::padded(length.saturating_add(FRAME_BYTES))
+}
+
+fn unknown_kind<S: Storage>(storage: &S, file: File, offset: u64, kind: u16) -> JournalError {
+    JournalError::UnknownKind {
+        path: storage.path(file),
+        offset,
+        kind,
+    }
+}

@@ -1,0 +1,452 @@
+//! The real storage: files in the state directory, segments written through a mapping.
+//!
+//! A segment is allocated by writing zeros over all of it: `fallocate` would leave unwritten extents, whose
+//! first flush is a commit of metadata each. Its pages are faulted in before they are written
+//! (`MADV_POPULATE_WRITE`), so that an error is an errno and not a signal. `fdatasync` of the descriptor
+//! writes dirty mapped pages too, and leaves out what has nothing but a new mtime to be committed.
+//! Reading is `pread`.
+
+use super::error::{BadDirectory, JournalError};
+use super::storage::{Fault, File as Name, Storage};
+use super::{Journal, Opened, Options};
+use crate::sys::map::{self, Map};
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat, renameat};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The journal in a state directory of the real filesystem.
+pub type DiskJournal = Journal<Disk>;
+
+/// Where the daemon's process id stands while it runs.
+const LOCK_NAME: &str = "lock";
+
+/// A directory of journal files.
+#[derive(Debug)]
+pub struct Disk {
+    path: PathBuf,
+    dir: OwnedFd,
+    /// Held as long as this lives; `None` where it was opened for reading.
+    lock: Option<Flock<File>>,
+    nocow: bool,
+    open: BTreeMap<Name, Handle>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    file: File,
+    map: Option<Map>,
+}
+
+impl DiskJournal {
+    /// Opens the journal in the state directory `dir`, which is made (0700) if it is missing, and keeps
+    /// every other daemon out of it. Nothing in it is changed before [`Opened::replay`].
+    ///
+    /// `options.random_*` are filled in here. `force` allows a filesystem that is refused otherwise.
+    pub fn open(dir: &Path, options: &Options, force: bool) -> Result<Opened<Disk>, JournalError> {
+        let disk = Disk::lock(dir, force)?;
+        let known = map::knows_populate_write();
+        if !known.map_err(|error| fault("map memory for", dir, &error))? {
+            return Err(JournalError::OldKernel);
+        }
+        let random = map::random().map_err(|error| fault("read random bytes for", dir, &error))?;
+        let [a, b, c, d, salt @ .., _, _, _, _] = random;
+        let options = Options {
+            random_id: u32::from_le_bytes([a, b, c, d]),
+            random_salt: u64::from_le_bytes(salt),
+            ..*options
+        };
+        Opened::new(disk, options)
+    }
+}
+
+impl Disk {
+    /// The directory for writing: made if missing, checked, locked.
+    pub fn lock(path: &Path, force: bool) -> Result<Disk, JournalError> {
+        let made = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path);
+        match made {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(refused(path, BadDirectory::NotADirectory));
+            }
+            other => other.map_err(|error| fault("create", path, &error))?,
+        }
+        let mut disk = Disk::read_only(path)?;
+        disk.check_owner()?;
+        let kind = disk.filesystem()?;
+        if let Some(name) = untrusted(kind)
+            && !force
+        {
+            return Err(refused(path, BadDirectory::Filesystem(name)));
+        }
+        disk.nocow = kind == BTRFS_MAGIC;
+        disk.lock = Some(disk.take_lock()?);
+        Ok(disk)
+    }
+
+    /// The directory for reading, locked or not: any call that writes fails with EROFS.
+    pub fn read_only(path: &Path) -> Result<Disk, JournalError> {
+        let dir = nix::fcntl::open(
+            path,
+            OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        );
+        let dir = match dir {
+            Err(Errno::ENOTDIR) => return Err(refused(path, BadDirectory::NotADirectory)),
+            other => other.map_err(|errno| fault("open", path, &errno.into()))?,
+        };
+        Ok(Disk {
+            path: path.to_owned(),
+            dir,
+            lock: None,
+            nocow: false,
+            open: BTreeMap::new(),
+        })
+    }
+
+    fn check_owner(&self) -> Result<(), JournalError> {
+        let found = nix::sys::stat::fstat(&self.dir)
+            .map_err(|errno| fault("stat", &self.path, &errno.into()))?;
+        let mode = found.st_mode & 0o7777;
+        if mode & 0o022 != 0 {
+            return Err(refused(&self.path, BadDirectory::Writable(mode)));
+        }
+        let owner = found.st_uid;
+        if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
+            return Err(refused(&self.path, BadDirectory::Owner(owner)));
+        }
+        Ok(())
+    }
+
+    /// The type number that statfs(2) gives.
+    fn filesystem(&self) -> Result<u64, JournalError> {
+        let found = nix::sys::statfs::fstatfs(&self.dir)
+            .map_err(|errno| fault("statfs", &self.path, &errno.into()))?;
+        // The numbers have 32 bits; the field's type differs between architectures.
+        #[allow(clippy::unnecessary_cast)]
+        Ok((found.filesystem_type().0 as u64) & 0xffff_ffff)
+    }
+
+    /// flock(2) on `lock`. The descriptor is closed on exec; a forked child must close it, too.
+    fn take_lock(&self) -> Result<Flock<File>, JournalError> {
+        let path = self.path.join(LOCK_NAME);
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(nix::libc::O_NOFOLLOW)
+            .open(&path)
+            .map_err(|error| fault("open", &path, &error))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => {
+                let mut file: &File = &lock;
+                file.set_len(0)
+                    .and_then(|()| writeln!(file, "{}", std::process::id()))
+                    .or_else(|error| {
+                        // The lock holds without the number; a full disk must not keep the daemon out.
+                        let full = error.raw_os_error() == Some(super::storage::errno::ENOSPC);
+                        if full { Ok(()) } else { Err(error) }
+                    })
+                    .map_err(|error| fault("write", &path, &error))?;
+                Ok(lock)
+            }
+            Err((mut file, Errno::EWOULDBLOCK)) => {
+                let mut text = String::new();
+                let pid = file
+                    .read_to_string(&mut text)
+                    .ok()
+                    .and_then(|_| text.trim().parse().ok());
+                Err(JournalError::Held {
+                    path: self.path.display().to_string(),
+                    pid,
+                })
+            }
+            Err((_, errno)) => Err(fault("lock", &path, &errno.into()).into()),
+        }
+    }
+
+    fn fault(&self, act: &'static str, name: Name, error: &io::Error) -> Fault {
+        fault(act, &self.path.join(name.to_string()), error)
+    }
+
+    /// Makes the write side of a call fail where the directory was opened for reading.
+    fn writable(&self, act: &'static str, name: Name) -> Result<(), Fault> {
+        match self.lock {
+            Some(_) => Ok(()),
+            None => Err(self.fault(act, name, &Errno::EROFS.into())),
+        }
+    }
+
+    fn handle(&mut self, act: &'static str, name: Name, make: bool) -> Result<&mut Handle, Fault> {
+        if !self.open.contains_key(&name) {
+            let mut flags = OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NOCTTY;
+            flags |= match self.lock {
+                Some(_) => OFlag::O_RDWR,
+                None => OFlag::O_RDONLY,
+            };
+            if make {
+                flags |= OFlag::O_CREAT;
+            }
+            let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+            let file = openat(&self.dir, name.to_string().as_str(), flags, mode)
+                .map_err(|errno| self.fault(act, name, &errno.into()))?;
+            let file = File::from(file);
+            if self.nocow && make && file.metadata().is_ok_and(|found| found.len() == 0) {
+                // Only spares copy-on-write its work: where it is refused (the file may have inherited a
+                // flag that excludes it), faulting pages in before writing still turns a missing block
+                // into an error.
+                match map::set_nocow(file.as_fd()) {
+                    Ok(()) | Err(_) => {}
+                }
+            }
+            self.open.insert(name, Handle { file, map: None });
+        }
+        let path = &self.path;
+        self.open
+            .get_mut(&name)
+            .ok_or_else(|| fault(act, &path.join(name.to_string()), &Errno::EBADF.into()))
+    }
+}
+
+impl Storage for Disk {
+    fn list(&mut self) -> Result<Vec<(Name, u64)>, Fault> {
+        let failed = |errno: Errno| fault("list", &self.path, &errno.into());
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut dir = Dir::openat(&self.dir, ".", flags, Mode::empty()).map_err(failed)?;
+        let mut files = Vec::new();
+        for entry in dir.iter() {
+            let entry = entry.map_err(failed)?;
+            let Some(name) = Name::parse(entry.file_name().to_bytes()) else {
+                continue;
+            };
+            let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+            match nix::sys::stat::fstatat(&self.dir, entry.file_name(), flags) {
+                Ok(found) => files.push((name, u64::try_from(found.st_size).unwrap_or(0))),
+                // Removed meanwhile by the daemon whose directory this is.
+                Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(self.fault("stat", name, &errno.into())),
+            }
+        }
+        Ok(files)
+    }
+
+    fn path(&self, name: Name) -> String {
+        self.path.join(name.to_string()).display().to_string()
+    }
+
+    fn read_at(&mut self, name: Name, offset: u64, into: &mut [u8]) -> Result<usize, Fault> {
+        let handle = self.handle("open", name, false)?;
+        let mut got = 0;
+        while let Some(rest) = into.get_mut(got..).filter(|rest| !rest.is_empty()) {
+            match handle.file.read_at(rest, offset.saturating_add(got as u64)) {
+                Ok(0) => break,
+                Ok(bytes) => got += bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // What could be read is worth having; the next call meets the error first.
+                Err(_) if got > 0 => break,
+                Err(error) => return Err(self.fault("read", name, &error)),
+            }
+        }
+        Ok(got)
+    }
+
+    fn allocate(&mut self, name: Name, offset: u64, length: u64) -> Result<(), Fault> {
+        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+        self.writable("allocate", name)?;
+        let handle = self.handle("create", name, true)?;
+        // A mapping of another length would not fit the file any more.
+        handle.map = None;
+        let end = offset.saturating_add(length);
+        let mut at = offset;
+        let mut grown = Ok(());
+        while at < end && grown.is_ok() {
+            let want = usize::try_from(end - at).unwrap_or(usize::MAX);
+            let zeros = ZEROS.get(..want.min(ZEROS.len())).unwrap_or(&ZEROS);
+            grown = handle.file.write_all_at(zeros, at);
+            at += zeros.len() as u64;
+        }
+        grown
+            // Of a spare that is left from another time, longer than this one will be.
+            .and_then(|()| {
+                if handle.file.metadata()?.len() > end && offset == 0 {
+                    handle.file.set_len(end)?;
+                }
+                map::start_writeback(&handle.file, offset, length)
+            })
+            .map_err(|error| self.fault("allocate", name, &error))
+    }
+
+    fn write(&mut self, name: Name, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
+        self.writable("write", name)?;
+        let mapped = matches!(name, Name::Log(_) | Name::Spare);
+        let handle = self.handle("open", name, !mapped)?;
+        let written = if mapped {
+            handle.write_mapped(offset, bytes)
+        } else {
+            handle.write_plain(offset, bytes)
+        };
+        written.map_err(|error| self.fault("write", name, &error))
+    }
+
+    fn flush(&mut self, name: Name) -> Result<(), Fault> {
+        self.writable("flush", name)?;
+        let handle = self.handle("open", name, false)?;
+        handle
+            .file
+            .sync_data()
+            .map_err(|error| self.fault("flush", name, &error))
+    }
+
+    fn rename(&mut self, from: Name, to: Name) -> Result<(), Fault> {
+        self.writable("rename", from)?;
+        let (old, new) = (from.to_string(), to.to_string());
+        renameat(&self.dir, old.as_str(), &self.dir, new.as_str())
+            .map_err(|errno| self.fault("rename", from, &errno.into()))?;
+        self.open.remove(&to);
+        if let Some(handle) = self.open.remove(&from) {
+            self.open.insert(to, handle);
+        }
+        Ok(())
+    }
+
+    fn sync_dir(&mut self) -> Result<(), Fault> {
+        nix::unistd::fsync(&self.dir).map_err(|errno| fault("flush", &self.path, &errno.into()))
+    }
+
+    fn truncate(&mut self, name: Name, length: u64) -> Result<(), Fault> {
+        self.writable("truncate", name)?;
+        let handle = self.handle("open", name, false)?;
+        handle.map = None;
+        handle
+            .file
+            .set_len(length)
+            .map_err(|error| self.fault("truncate", name, &error))
+    }
+
+    fn remove(&mut self, name: Name) -> Result<(), Fault> {
+        self.writable("remove", name)?;
+        self.open.remove(&name);
+        match unlinkat(
+            &self.dir,
+            name.to_string().as_str(),
+            UnlinkatFlags::NoRemoveDir,
+        ) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(self.fault("remove", name, &errno.into())),
+        }
+    }
+
+    fn keep_aside(&mut self, name: Name) -> Result<String, Fault> {
+        self.writable("keep aside", name)?;
+        let (old, new) = (name.to_string(), format!("{name}.damaged"));
+        let path = self.path.join(&new);
+        let linked = linkat(
+            &self.dir,
+            old.as_str(),
+            &self.dir,
+            new.as_str(),
+            AtFlags::empty(),
+        );
+        match linked {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            // A filesystem without hard links.
+            Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::EMLINK) => {
+                fs::copy(self.path.join(&old), &path)
+                    .map_err(|error| self.fault("keep aside", name, &error))?;
+            }
+            Err(errno) => return Err(self.fault("keep aside", name, &errno.into())),
+        }
+        Ok(path.display().to_string())
+    }
+
+    /// A reader keeps its files open: a daemon may remove them meanwhile.
+    fn release(&mut self, name: Name) {
+        if self.lock.is_some() {
+            self.open.remove(&name);
+        }
+    }
+}
+
+impl Handle {
+    fn write_mapped(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let too_far = || io::Error::from(io::ErrorKind::InvalidInput);
+        let offset = usize::try_from(offset).map_err(|_| too_far())?;
+        let map = match &mut self.map {
+            Some(map) => map,
+            empty => {
+                let length = usize::try_from(self.file.metadata()?.size());
+                empty.insert(Map::new(&self.file, length.map_err(|_| too_far())?)?)
+            }
+        };
+        map.populate_write(offset, bytes.len())?;
+        map.write(offset, bytes)
+    }
+
+    /// For bases: their length is not known before, and nothing waits for a single write.
+    fn write_plain(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if offset == 0 {
+            self.file.set_len(0)?;
+        }
+        self.file.write_all_at(bytes, offset)?;
+        map::start_writeback(&self.file, offset, bytes.len() as u64)
+    }
+}
+
+fn fault(act: &'static str, path: &Path, error: &io::Error) -> Fault {
+    Fault {
+        act,
+        path: path.display().to_string(),
+        errno: error.raw_os_error().unwrap_or(super::storage::errno::EIO),
+    }
+}
+
+fn refused(path: &Path, bad: BadDirectory) -> JournalError {
+    JournalError::Directory(path.display().to_string(), bad)
+}
+
+const BTRFS_MAGIC: u64 = 0x9123_683e;
+
+/// The name of a filesystem type on which the state directory is refused: one whose files other machines
+/// change, or that nothing here can know.
+fn untrusted(magic: u64) -> Option<&'static str> {
+    Some(match magic {
+        0x6969 => "NFS",
+        0x517b | 0xff53_4d42 | 0xfe53_4d42 => "SMB",
+        0x6573_5546 => "FUSE",
+        0x00c3_6400 => "Ceph",
+        0x5346_414f | 0x6b41_4653 => "AFS",
+        0x7375_7245 => "Coda",
+        0x0102_1997 => "9p",
+        0x7461_636f => "OCFS2",
+        0x0116_1970 => "GFS2",
+        0x0bd0_0bd0 => "Lustre",
+        0x4750_4653 => "GPFS",
+        0x0187 => "autofs",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn network_filesystems_are_named() {
+        assert_eq!(untrusted(0x6969), Some("NFS"));
+        assert_eq!(untrusted(0xff53_4d42), Some("SMB"));
+        for local in [0xef53, 0x0102_1994, 0x5846_5342, BTRFS_MAGIC, 0x794c_7630] {
+            assert_eq!(untrusted(local), None, "{local:#x}");
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! The journal on real files: the state directory, the lock, a full disk, processes that are killed.
+
+mod journal_support;
+
+use journal_support::{Random, number, numbered};
+use settled::core::record::Record;
+use settled::core::time::Wall;
+use settled::journal::error::{BadDirectory, JournalError};
+use settled::journal::segment::{Disk, DiskJournal};
+use settled::journal::storage::{Fault, File, Storage};
+use settled::journal::{Opened, Options, Report};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+
+const SMALL: u32 = 64 * 1024;
+
+fn options() -> Options {
+    Options {
+        segment_bytes: SMALL,
+        reserve_bytes: 8 * 1024,
+        now: Wall(1),
+        ..Options::default()
+    }
+}
+
+fn open(dir: &Path) -> (DiskJournal, Report, Vec<Record>) {
+    let mut records = Vec::new();
+    let opened = DiskJournal::open(dir, &options(), false).unwrap();
+    let (journal, report) = opened.replay(|_, record| records.push(record)).unwrap();
+    (journal, report, records)
+}
+
+fn state() -> (tempfile::TempDir, std::path::PathBuf) {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("state");
+    (temp, dir)
+}
+
+#[test]
+fn what_was_appended_comes_back_over_many_segments_and_starts() {
+    let (_temp, dir) = state();
+    let mut random = Random(1);
+    let mut told = Vec::new();
+    let mut id = None;
+    for _ in 0..4 {
+        let (mut journal, report, records) = open(&dir);
+        assert_eq!(records, told);
+        assert_eq!(report.cut_bytes, 0);
+        assert_eq!(*id.get_or_insert(journal.id()), journal.id());
+        for _ in 0..900 {
+            let record = random.record();
+            journal.append(Wall(told.len() as i64), &record).unwrap();
+            told.push(record);
+            if random.below(5) == 0 {
+                journal.flush().unwrap();
+            }
+        }
+        journal.flush().unwrap();
+    }
+    let (_, _, records) = open(&dir);
+    assert_eq!(records, told);
+    assert!(fs::read_dir(&dir).unwrap().count() > 8);
+}
+
+#[test]
+fn the_directory_is_made_for_its_owner_alone() {
+    let (_temp, dir) = state();
+    drop(open(&dir));
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(&dir), 0o700);
+    assert_eq!(mode(&dir.join("0000000001.log")), 0o600);
+}
+
+#[test]
+fn a_directory_that_others_may_write_is_refused() {
+    let (_temp, dir) = state();
+    fs::create_dir(&dir).unwrap();
+    for mode in [0o770, 0o702, 0o777] {
+        fs::set_permissions(&dir, fs::Permissions::from_mode(mode)).unwrap();
+        let error = DiskJournal::open(&dir, &options(), false).unwrap_err();
+        assert_eq!(
+            error,
+            JournalError::Directory(dir.display().to_string(), BadDirectory::Writable(mode))
+        );
+        assert!(error.to_string().contains("chmod go-w"));
+    }
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 0, "nothing was made");
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o750)).unwrap();
+    drop(open(&dir));
+}
+
+#[test]
+fn a_file_in_place_of_the_directory_is_refused() {
+    let (_temp, dir) = state();
+    fs::write(&dir, "").unwrap();
+    let error = DiskJournal::open(&dir, &options(), false).unwrap_err();
+    assert_eq!(
+        error,
+        JournalError::Directory(dir.display().to_string(), BadDirectory::NotADirectory)
+    );
+}
+
+#[test]
+fn a_second_opener_is_told_who_is_there() {
+    let (_temp, dir) = state();
+    let (journal, _, _) = open(&dir);
+    let error = DiskJournal::open(&dir, &options(), false).unwrap_err();
+    assert_eq!(
+        error,
+        JournalError::Held {
+            path: dir.display().to_string(),
+            pid: Some(std::process::id()),
+        }
+    );
+    assert!(error.to_string().contains(&std::process::id().to_string()));
+    drop(journal);
+    drop(open(&dir));
+}
+
+#[test]
+fn no_descriptor_of_the_journal_survives_exec() {
+    let (_temp, dir) = state();
+    let (mut journal, _, _) = open(&dir);
+    journal.append(Wall(1), &numbered(1)).unwrap();
+    journal.flush().unwrap();
+    let listed = std::process::Command::new("ls")
+        .args(["-l", "/proc/self/fd"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(listed.stdout).unwrap();
+    assert!(text.contains("->"), "{text}");
+    assert!(!text.contains(dir.to_str().unwrap()), "{text}");
+}
+
+/// Runs a story in a process of its own, which has to end by SIGKILL, and gives what it printed.
+fn killed(story: &str, dir: &Path) -> String {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "stories", "--nocapture", "--test-threads=1"])
+        .env("JOURNAL_STORY", story)
+        .env("JOURNAL_DIR", dir)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.signal(), Some(9), "{text}{error}");
+    text
+}
+
+/// What [`killed`] runs.
+#[test]
+fn stories() {
+    let Ok(story) = std::env::var("JOURNAL_STORY") else {
+        return;
+    };
+    let dir = std::path::PathBuf::from(std::env::var_os("JOURNAL_DIR").unwrap());
+    match story.split_once(' ').unwrap_or((&story, "")) {
+        ("hold", _) => {
+            let _journal = open(&dir);
+            kill_self();
+        }
+        ("append", _) => {
+            let (mut journal, _, _) = open(&dir);
+            for n in 0..10 {
+                journal.append(Wall(1), &numbered(n)).unwrap();
+            }
+            journal.flush().unwrap();
+            for n in 10..20 {
+                journal.append(Wall(1), &numbered(n)).unwrap();
+            }
+            kill_self();
+        }
+        ("kill-at-flush", n) => append_until_killed(&dir, n.parse().unwrap()),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn kill_self() -> ! {
+    nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).unwrap();
+    unreachable!()
+}
+
+#[test]
+fn killed_between_append_and_flush() {
+    let (_temp, dir) = state();
+    killed("append", &dir);
+    let (_, report, records) = open(&dir);
+    let numbers: Vec<u64> = records.iter().map(number).collect();
+    assert_eq!(numbers, (0..10).collect::<Vec<_>>());
+    assert_eq!(report.damage, []);
+}
+
+/// The real storage, with a process that is killed between the write into the mapping and its flush.
+struct KilledAtFlush(Disk, u32);
+
+impl Storage for KilledAtFlush {
+    fn list(&mut self) -> Result<Vec<(File, u64)>, Fault> {
+        self.0.list()
+    }
+    fn path(&self, file: File) -> String {
+        self.0.path(file)
+    }
+    fn read_at(&mut self, file: File, offset: u64, into: &mut [u8]) -> Result<usize, Fault> {
+        self.0.read_at(file, offset, into)
+    }
+    fn allocate(&mut self, file: File, offset: u64, length: u64) -> Result<(), Fault> {
+        self.0.allocate(file, offset, length)
+    }
+    fn write(&mut self, file: File, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
+        self.0.write(file, offset, bytes)
+    }
+    fn flush(&mut self, file: File) -> Result<(), Fault> {
+        self.1 -= 1;
+        if self.1 == 0 {
+            kill_self();
+        }
+        self.0.flush(file)
+    }
+    fn rename(&mut self, from: File, to: File) -> Result<(), Fault> {
+        self.0.rename(from, to)
+    }
+    fn sync_dir(&mut self) -> Result<(), Fault> {
+        self.0.sync_dir()
+    }
+    fn truncate(&mut self, file: File, length: u64) -> Result<(), Fault> {
+        self.0.truncate(file, length)
+    }
+    fn remove(&mut self, file: File) -> Result<(), Fault> {
+        self.0.remove(file)
+    }
+    fn keep_aside(&mut self, file: File) -> Result<String, Fault> {
+        self.0.keep_aside(file)
+    }
+    fn release(&mut self, file: File) {
+        self.0.release(file);
+    }
+}
+
+fn append_until_killed(dir: &Path, kill_at: u32) {
+    let storage = KilledAtFlush(Disk::lock(dir, false).unwrap(), kill_at);
+    let opened = Opened::new(storage, options()).unwrap();
+    let (mut journal, _) = opened.replay(|_, _| ()).unwrap();
+    let mut random = Random(u64::from(kill_at));
+    for n in 0.. {
+        journal.append(Wall(1), &numbered(n)).unwrap();
+        if random.below(90) == 0 {
+            journal.flush().unwrap();
+            println!("flushed {}", n + 1);
+        }
+        if n == 700 {
+            journal.compact_begin(Wall(1)).unwrap();
+            (0..=n).for_each(|n| journal.compact_push(&numbered(n)).unwrap());
+            journal.compact_commit().unwrap();
+            println!("flushed {}", n + 1);
+        }
+    }
+}
+
+#[test]
+fn killed_at_every_flush_keeps_what_was_flushed() {
+    for kill_at in 1..40 {
+        let (_temp, dir) = state();
+        let text = killed(&format!("kill-at-flush {kill_at}"), &dir);
+        let promised = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("flushed "))
+            .next_back();
+        let promised: u64 = promised.map_or(0, |n| n.parse().unwrap());
+        assert!(kill_at < 20 || promised > 0);
+        let (_, report, records) = open(&dir);
+        let numbers: Vec<u64> = records.iter().map(number).collect();
+        assert_eq!(numbers, (0..numbers.len() as u64).collect::<Vec<_>>());
+        assert!(numbers.len() as u64 >= promised, "killed at {kill_at}");
+        assert_eq!(report.damage, []);
+    }
+}
+
+/// A filesystem of its own that is soon full; gone with this value.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// Needs root.
+    fn mount(kib: u32) -> SmallDisk {
+        let temp = tempfile::tempdir().unwrap();
+        nix::mount::mount(
+            Some("none"),
+            temp.path(),
+            Some("tmpfs"),
+            nix::mount::MsFlags::empty(),
+            Some(format!("size={kib}k,mode=0755").as_str()),
+        )
+        .unwrap();
+        SmallDisk(temp)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        nix::mount::umount2(self.0.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+    }
+}
+
+#[test]
+fn a_full_disk_pauses_and_keeps_its_reserve() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("not run: needs root to mount a small filesystem");
+        return;
+    }
+    let disk = SmallDisk::mount(512);
+    let dir = disk.0.path().join("state");
+    let (mut journal, _, _) = open(&dir);
+    let hog = disk.0.path().join("hog");
+    let mut count = 0;
+    // Somebody else fills the disk.
+    let filled = fs::write(&hog, vec![1; 1024 * 1024]);
+    assert_eq!(filled.unwrap_err().raw_os_error(), Some(28));
+    while journal.has_room() {
+        journal.append(Wall(1), &numbered(count)).unwrap();
+        count += 1;
+        journal.flush().unwrap();
+        assert!(count < 100_000, "has_room never became false");
+    }
+    let reason = journal.no_room().unwrap();
+    assert!(matches!(reason, JournalError::NoRoom(_)), "{reason}");
+    assert!(!journal.try_make_room());
+    // What runs already can still be recorded: 8 KiB of it.
+    let reserved = 8 * 1024 / 48 - 1;
+    for _ in 0..reserved {
+        journal.append(Wall(1), &numbered(count)).unwrap();
+        count += 1;
+    }
+    journal.flush().unwrap();
+    // Then there is an end, and it is a clean one.
+    let error = loop {
+        match journal.append(Wall(1), &numbered(count)) {
+            Ok(()) => count += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, JournalError::NoRoom(_)), "{error}");
+    journal.flush().unwrap();
+    // When there is room again, it goes on.
+    fs::remove_file(&hog).unwrap();
+    assert!(journal.try_make_room());
+    assert_eq!(journal.no_room(), None);
+    for _ in 0..100 {
+        journal.append(Wall(1), &numbered(count)).unwrap();
+        count += 1;
+    }
+    journal.flush().unwrap();
+    drop(journal);
+    // A start on a full disk finds the segment that was prepared.
+    assert!(fs::write(&hog, vec![1; 1024 * 1024]).is_err());
+    let (_, _, records) = open(&dir);
+    let numbers: Vec<u64> = records.iter().map(number).collect();
+    assert_eq!(numbers, (0..count).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_first_start_on_a_full_disk_says_so() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("not run: needs root to mount a small filesystem");
+        return;
+    }
+    let disk = SmallDisk::mount(32);
+    let dir = disk.0.path().join("state");
+    let opened = DiskJournal::open(&dir, &options(), false).unwrap();
+    let error = opened.replay(|_, _| ()).unwrap_err();
+    assert!(matches!(error, JournalError::NoRoom(_)), "{error}");
+    assert!(error.to_string().contains("No space left"), "{error}");
+}
+
+#[test]
+fn a_long_record_is_refused_and_leaves_no_trace() {
+    let (_temp, dir) = state();
+    let (mut journal, _, _) = open(&dir);
+    journal.append(Wall(1), &numbered(1)).unwrap();
+    let long = Record::Retarget {
+        job: settled::core::ids::JobId(1),
+        rel: vec![b'x'; SMALL as usize],
+    };
+    let error = journal.append(Wall(1), &long).unwrap_err();
+    assert!(matches!(error, JournalError::TooLong { .. }), "{error}");
+    journal.append(Wall(1), &numbered(2)).unwrap();
+    journal.flush().unwrap();
+    drop(journal);
+    assert_eq!(open(&dir).2, [numbered(1), numbered(2)]);
+}
+
+#[test]
+fn the_lock_goes_with_the_process_and_not_with_its_file() {
+    let (_temp, dir) = state();
+    killed("hold", &dir);
+    assert!(dir.join("lock").exists());
+    drop(open(&dir));
+}
