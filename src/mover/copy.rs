@@ -1,0 +1,247 @@
+//! Moving to another filesystem: a hidden file beside the target is filled, made durable and renamed, and only then is
+//! the source unlinked.
+
+use super::place::{Target, sync_dir};
+use super::{Ended, Failure, Found, Mover, Order, Refusal, Source, at, look, refused, unlink};
+use crate::core::ask::Disposal;
+use crate::probe::{self, reopen, stat_fd, stat_of};
+use crate::sys::file;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, fchmod, futimens};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, fchown, fsync, ftruncate, read, write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Bytes copied by one call, so that a kill is not waited for long.
+const SLICE_BYTES: usize = 8 * 1024 * 1024;
+
+/// The buffer where the kernel cannot copy by itself.
+const BUFFER_BYTES: usize = 128 * 1024;
+
+/// Whether two mtimes can be of one file and its copy: the coarsest clock of a filesystem, FAT's, counts in two seconds.
+pub(super) fn same_time(one: i64, other: i64) -> bool {
+    one.abs_diff(other) < 2_000_000_000
+}
+
+/// The hidden name beside the target.
+fn part_name(private: &[u8]) -> Vec<u8> {
+    [b".settled-".as_slice(), private, b".part"].concat()
+}
+
+impl<S: FnMut(&'static str)> Mover<S> {
+    pub(super) fn copy_to(
+        &mut self,
+        source: &Source<'_>,
+        found: &mut Found,
+        target: &Target,
+        order: &Order<'_>,
+    ) -> Result<Ended, Failure> {
+        let dir = target.dir.as_fd();
+        let from = reopen(found.file.as_fd()).map_err(at("open for copy"))?;
+        if let Some(there) = look(dir, &target.name)?
+            && !there.is_placeholder()
+        {
+            if !is_copy(from.as_fd(), found, &there)? {
+                return self.taken(source, target);
+            }
+            // An earlier try was stopped before the source's end.
+            let copy = reopen(there.file.as_fd()).map_err(at("open copy"))?;
+            fsync(copy).map_err(at("fsync copy"))?;
+            self.drop_part(dir, order)?;
+            return self.copied(source, target);
+        }
+        let part_name = part_name(order.private);
+        let part = self.open_part(dir, &part_name)?;
+        let filled = self
+            .fill(from.as_fd(), part.as_fd(), &found.raw)
+            .and_then(|()| refused(found, order));
+        let refusal = match filled {
+            Ok(refusal) => refusal,
+            Err(failure) => {
+                // What failed first is what the answer says; a leftover is used again by the next try.
+                let _leftover = unlink(dir, &part_name);
+                return Err(failure);
+            }
+        };
+        if let Some(refusal) = refusal {
+            self.drop_part(dir, order)?;
+            return Ok(Ended::Answer(match refusal {
+                Refusal::Changed => Disposal::Changed,
+                Refusal::Busy => Disposal::Busy,
+            }));
+        }
+        (self.step)("fsync copy");
+        fsync(part.as_fd()).map_err(at("fsync copy"))?;
+        (self.step)("rename copy");
+        match self.rename_new(dir, &part_name, dir, &target.name) {
+            Ok(()) => self.copied(source, target),
+            Err(Errno::EEXIST) => {
+                self.drop_part(dir, order)?;
+                self.taken(source, target)
+            }
+            Err(errno) => Err(at("rename copy")(errno)),
+        }
+    }
+
+    /// The copy has its name: makes that durable, and ends the source.
+    fn copied(&mut self, source: &Source<'_>, target: &Target) -> Result<Ended, Failure> {
+        (self.step)("fsync target directory");
+        sync_dir(target.dir.as_fd())?;
+        self.unlink_source(source)?;
+        Ok(Ended::Answer(Disposal::Done))
+    }
+
+    /// Removes the hidden file, if it is there.
+    pub(super) fn drop_part(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        order: &Order<'_>,
+    ) -> Result<(), Failure> {
+        (self.step)("unlink part");
+        match unlink(dir, &part_name(order.private)) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(at("unlink part")(errno)),
+        }
+    }
+
+    /// A new, empty hidden file, or the leftover of an earlier try, emptied. Locked, so that a mover that was given up
+    /// but is not dead yet and its successor do not write into one file.
+    fn open_part(&mut self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Failure> {
+        let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let fresh = flags | OFlag::O_CREAT | OFlag::O_EXCL;
+        (self.step)("make part");
+        let part = match openat(dir, name, fresh, Mode::from_bits_truncate(0o600)) {
+            Ok(part) => part,
+            Err(Errno::EEXIST) => {
+                let mine =
+                    look(dir, name)?.is_some_and(|old| old.is_file() && old.raw.stx_nlink == 1);
+                if !mine {
+                    return Err(at("open part")(Errno::EEXIST));
+                }
+                openat(dir, name, flags, Mode::empty()).map_err(at("open part"))?
+            }
+            Err(errno) => return Err(at("make part")(errno)),
+        };
+        // A filesystem without locks has to do without this one.
+        if file::flock(part.as_fd(), libc::LOCK_EX | libc::LOCK_NB) == Err(Errno::EWOULDBLOCK) {
+            return Err(at("lock part")(Errno::EBUSY));
+        }
+        // Whoever had it locked may have renamed it since.
+        let own = stat_fd(part.as_fd()).map_err(at("stat part"))?;
+        match look(dir, name)? {
+            Some(there) if probe::same_inode(&there.raw, &own) => {}
+            _ => return Err(at("open part")(Errno::EBUSY)),
+        }
+        (self.step)("empty part");
+        ftruncate(part.as_fd(), 0).map_err(at("empty part"))?;
+        Ok(part)
+    }
+
+    fn fill(
+        &mut self,
+        from: BorrowedFd<'_>,
+        part: BorrowedFd<'_>,
+        raw: &libc::statx,
+    ) -> Result<(), Failure> {
+        self.copy_bytes(from, part)?;
+        let copied = stat_fd(part).map_err(at("stat part"))?.stx_size;
+        if copied != raw.stx_size {
+            return Err(at("compare size")(Errno::EIO));
+        }
+        let (uid, gid) = (Uid::from_raw(raw.stx_uid), Gid::from_raw(raw.stx_gid));
+        let mut mode = u32::from(raw.stx_mode) & 0o7777;
+        // Without the right to give files away the copy is ours, and must not run as us.
+        if fchown(part, Some(uid), Some(gid)).is_err() {
+            mode &= 0o777;
+        }
+        // After the owner, whose change takes the set-id bits away.
+        match fchmod(part, Mode::from_bits_truncate(mode)) {
+            // Some filesystems have no modes.
+            Ok(()) | Err(Errno::EPERM | Errno::EOPNOTSUPP) => {}
+            Err(errno) => return Err(at("set mode")(errno)),
+        }
+        let time = |t: &libc::statx_timestamp| TimeSpec::new(t.tv_sec, t.tv_nsec.into());
+        futimens(part, &time(&raw.stx_atime), &time(&raw.stx_mtime)).map_err(at("set times"))
+    }
+
+    fn copy_bytes(&mut self, from: BorrowedFd<'_>, part: BorrowedFd<'_>) -> Result<(), Failure> {
+        let mut any = false;
+        loop {
+            (self.step)("copy");
+            match file::copy_range(from, part, SLICE_BYTES) {
+                Ok(0) if any => return Ok(()),
+                // Nothing at once: empty, or one of the files that only read(2) gets something from.
+                Ok(0) => break,
+                Ok(_) => any = true,
+                Err(Errno::EINTR) => {}
+                Err(
+                    Errno::EXDEV | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EPERM,
+                ) => break,
+                Err(errno) => return Err(at("copy")(errno)),
+            }
+        }
+        let mut buffer = vec![0; BUFFER_BYTES];
+        loop {
+            let filled = match read(from, &mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(filled) => filled,
+                Err(Errno::EINTR) => continue,
+                Err(errno) => return Err(at("read for copy")(errno)),
+            };
+            let mut rest = buffer.get(..filled).unwrap_or_default();
+            while !rest.is_empty() {
+                match write(part, rest) {
+                    Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+                    Err(Errno::EINTR) => {}
+                    Err(errno) => return Err(at("write copy")(errno)),
+                }
+            }
+        }
+    }
+}
+
+/// Whether what lies at the target is a whole copy: same size and time, and then every byte.
+fn is_copy(from: BorrowedFd<'_>, found: &Found, there: &Found) -> Result<bool, Failure> {
+    let (old, new) = (stat_of(&found.raw).version, stat_of(&there.raw).version);
+    if !there.is_file() || old.size != new.size || !same_time(old.mtime_ns, new.mtime_ns) {
+        return Ok(false);
+    }
+    let copy = match reopen(there.file.as_fd()) {
+        Ok(copy) => copy,
+        // What cannot be read cannot be ours.
+        Err(Errno::EACCES | Errno::EAGAIN) => return Ok(false),
+        Err(errno) => return Err(at("open copy")(errno)),
+    };
+    let (mut one, mut other) = (vec![0; BUFFER_BYTES], vec![0; BUFFER_BYTES]);
+    let mut offset = 0;
+    loop {
+        let a = read_full(from, &mut one, offset)?;
+        let b = read_full(copy.as_fd(), &mut other, offset)?;
+        if one.get(..a) != other.get(..b) {
+            return Ok(false);
+        }
+        if a == 0 {
+            return Ok(true);
+        }
+        offset += a as libc::off_t;
+    }
+}
+
+/// As many bytes as there are, up to the buffer's length.
+fn read_full(
+    from: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    offset: libc::off_t,
+) -> Result<usize, Failure> {
+    let mut filled = 0;
+    while let Some(room) = buffer.get_mut(filled..).filter(|room| !room.is_empty()) {
+        match nix::sys::uio::pread(from, room, offset + filled as libc::off_t) {
+            Ok(0) => break,
+            Ok(bytes) => filled += bytes,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(at("compare copy")(errno)),
+        }
+    }
+    Ok(filled)
+}
