@@ -10,14 +10,16 @@ use crate::child::{Children, Happening};
 use crate::core::time::{Mono, Now};
 use crate::core::{Command, Core, Effect, Input, LogLine};
 use crate::journal::Journal;
+use crate::journal::segment::Disk;
 use crate::log::Log;
 use crate::plan::Level;
-use crate::scout::Scouts;
+use crate::scout::{Launcher, Scouts};
 use crate::service::{Manager, Signal, Signals};
 use crate::sys::clock;
 use crate::watch::Watcher;
 use mio::{Events, Poll, Token};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -30,6 +32,8 @@ const MOUNTS: Token = Token(2);
 
 /// inotify events read in one turn; the rest is due at once in the next.
 const EVENTS_A_TURN: usize = 4096;
+/// Answers taken from one scout in one turn.
+const ANSWERS_A_TURN: usize = 1024;
 
 /// How a turn may fail: the exit status and the sentence that says why.
 #[derive(Debug)]
@@ -50,12 +54,26 @@ struct Due {
     signals: bool,
     inotify: bool,
     mounts: bool,
+    scouts: Vec<Token>,
+}
+
+impl Due {
+    fn any(&self) -> bool {
+        self.signals || self.inotify || self.mounts || !self.scouts.is_empty()
+    }
+}
+
+/// The spawner makes scouts as it makes everything else.
+impl Launcher for Children {
+    fn launch(&mut self, number: u64, socket: OwnedFd) -> io::Result<()> {
+        self.scout(number, socket)
+    }
 }
 
 /// Everything the loop owns.
 struct Daemon {
     core: Core,
-    journal: Journal,
+    journal: Journal<Disk>,
     log: Log,
     poll: Poll,
     events: Events,
@@ -95,18 +113,14 @@ impl Daemon {
         for effect in effects {
             self.perform(effect)?;
         }
-        self.flush_rooms()?;
+        self.flush_rooms();
         Ok(self.stop.map(ExitCode::from))
     }
 
     // ---- 1 ----
 
     fn sleep(&mut self) -> Result<(), Fatal> {
-        let more = self.due.signals
-            || self.due.inotify
-            || self.due.mounts
-            || self.children.has_due()
-            || self.scouts.has_more();
+        let more = self.due.any() || self.children.has_due() || !self.answers.is_empty();
         let timeout = if more {
             Some(Duration::ZERO)
         } else {
@@ -131,7 +145,7 @@ impl Daemon {
     fn deadline(&self) -> Option<Mono> {
         [
             self.core.deadline(),
-            self.scouts.deadline(),
+            self.scouts.next_deadline(),
             self.log.wants_wakeup(),
             self.room.deadline(),
             self.watchdog,
@@ -152,7 +166,7 @@ impl Daemon {
                 SIGNALS => self.due.signals = true,
                 INOTIFY => self.due.inotify = true,
                 MOUNTS => self.due.mounts = true,
-                token if Scouts::owns(token) => self.scouts.note_ready(event),
+                token if Scouts::owns(token) => self.due.scouts.push(token),
                 token => {
                     self.children
                         .ready(token)
@@ -167,15 +181,22 @@ impl Daemon {
         }
         // Answers are taken before events are, and given to the core after them: whatever happened to a file
         // before a scout looked at it is known before its answer is.
+        let mono = self.now.mono;
+        let mut ready = std::mem::take(&mut self.due.scouts);
+        ready.sort_unstable();
+        ready.dedup();
+        ready.retain(|token| {
+            self.scouts
+                .ready(mono, *token, ANSWERS_A_TURN, &mut self.answers)
+        });
+        self.due.scouts = ready;
         self.scouts
-            .drain(self.now.mono, &mut self.answers)
-            .map_err(|error| Fatal::new(70, format!("a scout's socket: {error}")))?;
+            .tick(mono, &mut self.children, &mut self.answers);
         let drained = self.drain_inotify(&mut inputs)?;
         if drained {
             inputs.append(&mut self.answers);
         }
         self.drain_children(&mut inputs);
-        self.scouts.silences(self.now.mono, &mut inputs);
         self.room.check(&mut self.journal, self.now.mono, &mut inputs);
         Ok(inputs)
     }
@@ -225,7 +246,8 @@ impl Daemon {
     }
 
     fn drain_children(&mut self, inputs: &mut Vec<Input>) {
-        let (log, scouts) = (&mut self.log, &mut self.scouts);
+        let (log, scouts, answers) = (&mut self.log, &mut self.scouts, &mut self.answers);
+        let now = self.now.mono;
         self.children.turn(&mut |happening| match happening {
             Happening::Line(line) if log.enabled(Level::Info) => log.line(
                 Level::Info,
@@ -242,7 +264,7 @@ impl Daemon {
             ),
             Happening::Line(_) => {}
             Happening::Ended(input) => inputs.push(input),
-            Happening::Scout(made) => scouts.started(made.number, made.pid),
+            Happening::Scout(made) => scouts.started(now, made.number, made.pid, answers),
         });
     }
 
@@ -272,7 +294,7 @@ impl Daemon {
         match effect {
             Effect::Append(_) => {}
             Effect::Ask(ask, scout, question) => {
-                self.scouts.ask(self.now.mono, ask, scout, question);
+                self.scouts.ask(self.now.mono, ask, scout, &question);
             }
             Effect::Unwatch(wd) => {
                 if let Err(error) = self.watcher.remove(wd) {
@@ -295,16 +317,9 @@ impl Daemon {
     }
 
     /// What the rooms have gathered goes out in as few calls as possible.
-    fn flush_rooms(&mut self) -> Result<(), Fatal> {
-        let mut wanted = Vec::new();
+    fn flush_rooms(&mut self) {
         self.scouts
-            .flush(&mut wanted)
-            .map_err(|error| Fatal::new(70, format!("a scout's socket: {error}")))?;
-        for (number, socket) in wanted {
-            self.children
-                .scout(number, socket)
-                .map_err(|error| Fatal::new(70, format!("the spawner: {error}")))?;
-        }
+            .flush(self.now.mono, &mut self.children, &mut self.answers);
         self.log.flush(self.now.mono);
         if self.watchdog.is_some_and(|at| at <= self.now.mono) {
             self.tell(|manager| manager.watchdog());
@@ -316,7 +331,6 @@ impl Daemon {
         if self.manager.wants_retry() {
             self.tell(|manager| manager.retry());
         }
-        Ok(())
     }
 
     /// Speaks to the service manager; that it does not listen is no reason to stop.
@@ -360,7 +374,7 @@ impl Daemon {
         let plan = match loaded {
             Ok(plan) => {
                 self.log.set_level(plan.daemon.log_level);
-                self.scouts.set_mount_silent(plan.daemon.mount_silent);
+                self.scouts.set_silent_after(plan.daemon.mount_silent);
                 Some(plan)
             }
             Err(errors) => {

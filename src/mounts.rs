@@ -171,8 +171,8 @@ fn parse_line(line: &[u8]) -> Option<(Mount, MountId)> {
     let mount = Mount {
         id,
         point,
-        fstype,
         remote_writers: sees_remote_writers(&fstype),
+        fstype,
         attribute_cache_s,
     };
     Some((mount, MountId(parent)))

@@ -650,15 +650,14 @@ impl Core {
                 self.log_job(Level::Info, id, || "gone before its attempt".into());
                 self.conclude(id, Outcome::Gone, None, Vec::new());
             }
-            (Some(Phase::PostLook { end }), Some(_)) if same => self.done(id, end),
-            (Some(Phase::PostLook { end }), Some(stat)) => self.changed(id, end, stat),
+            (Some(Phase::PostLook { end }), Some(stat)) => self.found_after(id, end, stat),
             (Some(Phase::PostLook { end }), None) => self.done(id, end),
             _ => {}
         }
     }
 
-    /// The file is another version than the one the command succeeded on.
-    fn changed(&mut self, id: JobId, end: AttemptEnd, stat: Stat) {
+    /// The command succeeded and the file is there: the version it succeeded on, or another.
+    fn found_after(&mut self, id: JobId, end: AttemptEnd, stat: Stat) {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
@@ -669,6 +668,8 @@ impl Core {
         if accept {
             job.version = stat.version;
             job.ctime_ns = stat.ctime_ns;
+        }
+        if job.version == stat.version {
             self.done(id, end);
             return;
         }

@@ -456,12 +456,27 @@ impl Core {
 
     /// Whether this version was concluded before, or is owed already.
     pub(super) fn is_concluded(&self, watch: u32, key: FileKey, stat: &Stat, closed: bool) -> bool {
+        let only_ctime = |ctime_is_same: bool| {
+            // A rewrite that put the mtime back, or only a chmod: a close tells them apart.
+            ctime_is_same
+                || (!closed
+                    && self
+                        .watches
+                        .get(watch as usize)
+                        .is_some_and(|watch| watch.plan.on_ctime == OnCtime::Ignore))
+        };
         if let Some((id, phase)) = self.live_phase(key)
             && let Some(job) = self.jobs.get(&id)
             && job.version == stat.version
-            && !matches!(phase, Phase::Disposing { .. })
         {
-            return true;
+            match phase {
+                // The attempt to come reads what is there then.
+                Phase::Ready | Phase::Backoff | Phase::Looking => return true,
+                Phase::Running { .. } | Phase::PostLook { .. } => {
+                    return only_ctime(job.ctime_ns == stat.ctime_ns);
+                }
+                Phase::Disposing { .. } => {}
+            }
         }
         let Some(known) = self.files.get(key).filter(|known| !known.gone) else {
             return false;
@@ -469,15 +484,7 @@ impl Core {
         if known.version != version_digest(&stat.version) {
             return false;
         }
-        if known.ctime == ctime_digest(stat.ctime_ns) {
-            return true;
-        }
-        // A rewrite that put the mtime back, or only a chmod: a close tells them apart.
-        !closed
-            && self
-                .watches
-                .get(watch as usize)
-                .is_some_and(|watch| watch.plan.on_ctime == OnCtime::Ignore)
+        only_ctime(known.ctime == ctime_digest(stat.ctime_ns))
     }
 
     /// The evidence is all there.

@@ -3,6 +3,7 @@
 use crate::core::Input;
 use crate::core::time::Mono;
 use crate::journal::Journal;
+use crate::journal::segment::Disk;
 use std::time::Duration;
 
 /// How often room is looked for when there is none.
@@ -22,7 +23,7 @@ impl Room {
     }
 
     /// Tells the core when there is no room any more, or again.
-    pub(super) fn check(&mut self, journal: &mut Journal, now: Mono, inputs: &mut Vec<Input>) {
+    pub(super) fn check(&mut self, journal: &mut Journal<Disk>, now: Mono, inputs: &mut Vec<Input>) {
         if self.full {
             if self.again.is_none_or(|at| at <= now) {
                 if journal.try_make_room() {

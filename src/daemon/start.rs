@@ -4,7 +4,9 @@ use super::{Daemon, Due, Fatal, INOTIFY, MOUNTS, SIGNALS, room::Room};
 use crate::child::Children;
 use crate::core::time::Now;
 use crate::core::{Core, LogLine};
-use crate::journal::{Journal, Opened};
+use crate::journal::error::BadDirectory;
+use crate::journal::segment::DiskJournal;
+use crate::journal::{JournalError, Options, Report};
 use crate::log::Log;
 use crate::plan::{Level, Plan};
 use crate::scout::Scouts;
@@ -69,25 +71,20 @@ impl Daemon {
             .map_err(|error| Fatal::new(69, error.to_string()))?;
         let signals = Signals::new().map_err(os("signals"))?;
 
-        let mut records = Vec::new();
-        let Opened { journal, report } = Journal::open(&plan.daemon.state, &mut |at, record| {
-            records.push((at, record));
-        })
-        .map_err(|error| Fatal::new(error.exit_status(), error.to_string()))?;
-        for text in report.lines() {
-            log.line(
-                Level::Warning,
-                &LogLine {
-                    text,
-                    ..LogLine::default()
-                },
-            );
-        }
-        let mut scouts = Scouts::new(plan.daemon.mount_silent);
-        let mut core = Core::new(plan, journal.id());
-        for (at, record) in records {
-            core.replay(at, record);
-        }
+        let wall = clock::wall();
+        let options = Options {
+            now: wall,
+            ..Options::default()
+        };
+        let broken = |error: JournalError| Fatal::new(exit_status(&error), error.to_string());
+        let state = plan.daemon.state.clone();
+        let opened = DiskJournal::open(&state, &options, false).map_err(broken)?;
+        let silent = plan.daemon.mount_silent;
+        let mut core = Core::new(plan, opened.id());
+        let (journal, report) = opened
+            .replay(|at, record| core.replay(at, record))
+            .map_err(broken)?;
+        say_report(&mut log, &report);
 
         let poll = Poll::new().map_err(os("epoll"))?;
         let registry = poll.registry();
@@ -99,14 +96,13 @@ impl Daemon {
             .register(&mut daemon_signals, SIGNALS, Interest::READABLE)
             .and_then(|()| registry.register(&mut watcher, INOTIFY, Interest::READABLE))
             .and_then(|()| registry.register(&mut mounts, MOUNTS, Interest::PRIORITY))
-            .and_then(|()| scouts.register(registry))
             .map_err(os("epoll"))?;
         let children = registry
             .try_clone()
             .and_then(|registry| Children::new(spawner, registry))
             .map_err(os("epoll"))?;
+        let scouts = Scouts::new(registry, silent).map_err(os("epoll"))?;
 
-        let wall = clock::wall();
         let now = Now {
             mono: clock::boottime(),
             wall,
@@ -130,6 +126,7 @@ impl Daemon {
                 signals: true,
                 inotify: true,
                 mounts: false,
+                scouts: Vec::new(),
             },
             answers: Vec::new(),
             room: Room::default(),
@@ -144,5 +141,53 @@ impl Daemon {
         let table = daemon.read_mounts();
         daemon.core.start(now, table);
         Ok(daemon)
+    }
+}
+
+/// What was found in the journal that a person should know.
+fn say_report(log: &mut Log, report: &Report) {
+    let mut say = |text: String| {
+        log.line(
+            Level::Warning,
+            &LogLine {
+                text,
+                ..LogLine::default()
+            },
+        );
+    };
+    if report.cut_bytes > 0 {
+        say(format!(
+            "journal: {} bytes that had never been flushed were cut; nothing had been done because of them",
+            report.cut_bytes
+        ));
+    }
+    for damage in &report.damage {
+        say(format!("journal: {damage}"));
+    }
+    for path in &report.kept {
+        say(format!("journal: kept aside: {path}"));
+    }
+}
+
+/// The sysexits(3) status that says what kind of trouble the journal has.
+fn exit_status(error: &JournalError) -> u8 {
+    match error {
+        JournalError::Held { .. } => 75,
+        JournalError::NoRoom(_) => 73,
+        JournalError::Directory(_, BadDirectory::NotADirectory) => 73,
+        JournalError::Directory(..) => 77,
+        JournalError::OldKernel => 71,
+        JournalError::Newer { .. }
+        | JournalError::UnknownKind { .. }
+        | JournalError::Damaged(_)
+        | JournalError::NotAJournal(_) => 65,
+        JournalError::Storage(fault) => match fault.errno {
+            libc::ENOSPC | libc::EDQUOT | libc::EROFS | libc::EFBIG => 73,
+            libc::EACCES | libc::EPERM => 77,
+            _ => 74,
+        },
+        JournalError::Final(_)
+        | JournalError::TooLong { .. }
+        | JournalError::NotCompacting(_) => 74,
     }
 }

@@ -219,16 +219,20 @@ impl Bed {
         runs
     }
 
-    /// Waits until a file that is written now has been run. In a watch with `concurrency = 1` and one settle
-    /// time for all, whatever was to run before it has then been run.
+    /// The runs so far, when everything that came before has settled and was run: in a watch with
+    /// `concurrency = 1`. One file that is written now may still overtake another's quiet time by a
+    /// moment; a second one, written when the first was run, cannot.
     pub fn fence(&self, name: &str) -> Vec<Run> {
-        fs::write(self.inside(name), "fence").expect("a fence");
         let mut runs = Vec::new();
-        until("the fence's run", || {
-            runs = self.runs();
-            runs.iter().any(|run| run.name() == name)
-        });
-        runs.retain(|run| run.name() != name);
+        let names = [format!("{name}.1"), format!("{name}.2")];
+        for name in &names {
+            fs::write(self.inside(name), "fence").expect("a fence");
+            until("the fence's run", || {
+                runs = self.runs();
+                runs.iter().any(|run| run.name() == *name.as_str())
+            });
+        }
+        runs.retain(|run| !names.iter().any(|name| run.name() == name.as_str()));
         runs
     }
 }

@@ -191,11 +191,11 @@ fn directories_made_and_filled_at_once() {
 
 #[test]
 fn no_inotify_watch_is_left() {
-    // The limit is the user's, and no sysctl may be touched: so in a user namespace of its own, where
-    // it can be lowered for this test alone.
+    // In a user namespace of its own, whose own limit (user_namespaces(7), /proc/sys/user) is lowered: the
+    // one of the machine (fs.inotify.max_user_watches) stays as it is.
     let bed = burst_bed("poll = \"200ms\"\n");
     let config = bed.path("settled.toml");
-    let script = "echo 4 > /proc/sys/fs/inotify/max_user_watches && exec \"$0\" run -c \"$1\"";
+    let script = "echo 4 > /proc/sys/user/max_inotify_watches && exec \"$0\" run -c \"$1\"";
     let mut child = std::process::Command::new("unshare")
         .args(["--user", "--map-root-user", "sh", "-c", script])
         .arg(env!("CARGO_BIN_EXE_settled"))

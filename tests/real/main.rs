@@ -4,3 +4,8 @@
 mod bed;
 
 mod arrivals;
+mod burst;
+mod children;
+mod crash;
+mod operate;
+mod replace;

@@ -5,6 +5,8 @@
 //! `exit-first=N` (only at the first attempt).
 //! Before them one line goes to RESULTS with a single append: the fields of `Run` in the harness.
 
+#![allow(unsafe_code)]
+
 use std::env;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};

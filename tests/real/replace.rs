@@ -115,7 +115,7 @@ fn a_directory_renamed_with_queued_and_running_jobs_in_it() {
     let daemon = bed.start();
     fs::create_dir(bed.inside("d")).expect("a directory");
     fs::write(bed.inside("d/running"), "r").expect("a file");
-    bed.wait_runs(1);
+    assert_eq!(bed.wait_runs(1)[0].path, bed.inside("d/running"));
     fs::write(bed.inside("d/queued"), "q").expect("a file");
     until("it is queued", || {
         daemon.log().iter().any(|l| l.contains("settled") && l.contains("d/queued"))
