@@ -1,0 +1,93 @@
+//! The commands that are run: they succeed, fail, hang, edit their file, and outlive the daemon.
+
+use crate::disk::*;
+use crate::rng::Rng;
+use settled::core::ask::Version;
+use settled::core::{ChildEnd, NotStarted, SpawnOrder, StartStep};
+
+/// What a child is going to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Exit(i32),
+    Signal(i32),
+    /// Until it is killed; whether it heeds SIGTERM.
+    Hang { heeds: bool },
+    /// Edits its own file, then exits with 0.
+    Edit,
+    FailsToStart(StartStep, i32),
+}
+
+#[derive(Debug)]
+pub struct Child {
+    pub order: SpawnOrder,
+    pub fate: Fate,
+    pub life: u32,
+    pub phase: Phase,
+    /// What it was given.
+    pub got: Option<(Uid, u64, Version)>,
+    /// The oracle's name for the watch.
+    pub watch: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Starting,
+    Running,
+    Ended(ChildEnd),
+    /// Its end was told to the core.
+    Reaped,
+}
+
+/// How likely each fate is in this schedule.
+#[derive(Clone, Copy, Debug)]
+pub struct Temper {
+    /// In a thousand.
+    pub fails: u64,
+    pub hangs: u64,
+    pub edits: u64,
+}
+
+pub fn fate(rng: &mut Rng, temper: Temper) -> Fate {
+    let roll = rng.below(1000);
+    if roll < temper.fails {
+        match rng.below(7) {
+            0 => Fate::Exit(75),
+            1 => Fate::Exit(65),
+            2 => Fate::Signal(11),
+            3 => Fate::FailsToStart(StartStep::Fork, 11),
+            4 => Fate::FailsToStart(StartStep::Exec, 2),
+            _ => Fate::Exit(1),
+        }
+    } else if roll < temper.fails + temper.hangs {
+        Fate::Hang {
+            heeds: rng.chance(1, 2),
+        }
+    } else if roll < temper.fails + temper.hangs + temper.edits {
+        Fate::Edit
+    } else {
+        Fate::Exit(0)
+    }
+}
+
+/// The look between fork and exec.
+pub fn look(disk: &Disk, order: &SpawnOrder) -> Result<Uid, NotStarted> {
+    let found = disk
+        .resolve(&order.file.base)
+        .and_then(|base| disk.walk(base, &order.file.rel));
+    let uid = match found {
+        Ok(uid) => uid,
+        Err(ENOENT | ENOTDIR) => return Err(NotStarted::NotTheFile),
+        Err(errno) => return Err(NotStarted::Failed(StartStep::OpenFile, errno)),
+    };
+    let inode = &disk.inodes[uid];
+    if inode.dir || disk.version(uid) != order.expect {
+        return Err(NotStarted::NotTheFile);
+    }
+    if inode.unreadable {
+        return Err(NotStarted::Failed(StartStep::OpenFile, EACCES));
+    }
+    if order.lease && disk.fss[inode.fs].lease_errno == 0 && inode.writers > 0 {
+        return Err(NotStarted::StillWritten);
+    }
+    Ok(uid)
+}

@@ -1,0 +1,287 @@
+//! Draws a schedule: plans, filesystems, writers, faults.
+
+use crate::children::Temper;
+use crate::disk::Disk;
+use crate::oracle::Covers;
+use crate::rng::Rng;
+use crate::scouts::Aliases;
+use crate::writers::{Stage, Writer, script};
+use settled::core::template::Template;
+use settled::plan::*;
+use std::time::Duration;
+
+/// Everything that is fixed before the first step.
+pub struct Setup {
+    pub plan: Plan,
+    pub covers: Vec<Covers>,
+    pub disk: Disk,
+    pub aliases: Aliases,
+    pub writers: Vec<Writer>,
+    pub roots: Vec<Vec<u8>>,
+    pub temper: Temper,
+    pub faults: Faults,
+}
+
+/// How hostile the world is. Rates are in ten thousand, per turn of the daemon unless said otherwise.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    pub crash: u64,
+    pub drain: u64,
+    pub reload: u64,
+    pub rescan: u64,
+    pub room: u64,
+    pub clock: u64,
+    /// Per scout step.
+    pub scout_dies: u64,
+    pub scout_stuck: u64,
+    /// Times that something is made unreadable for a while.
+    pub unreadable: u64,
+    /// The loop is late now and then.
+    pub stalls: u64,
+}
+
+pub fn template(text: &str) -> Template {
+    Template::parse(text).expect("a template")
+}
+
+fn watch(rng: &mut Rng, name: &str, path: &[u8]) -> WatchPlan {
+    let mut plan = WatchPlan::placeholder(name);
+    plan.path = path.to_vec();
+    plan.run = vec![template("run"), template("{path}")];
+    plan.recursive = !rng.chance(1, 5);
+    plan.settle = *rng.pick(&[
+        None,
+        None,
+        Some(Duration::ZERO),
+        Some(Duration::from_secs(2)),
+        Some(Duration::from_millis(300)),
+    ]);
+    plan.observe = *rng.pick(&[
+        Observe::Auto,
+        Observe::Auto,
+        Observe::Auto,
+        Observe::Poll,
+        Observe::Both,
+    ]);
+    plan.poll = Duration::from_secs(*rng.pick(&[2, 5, 10]));
+    plan.existing = *rng.pick(&[Existing::Run, Existing::Run, Existing::Skip]);
+    plan.flock = rng.chance(1, 4);
+    plan.on_ctime = if rng.chance(1, 6) {
+        OnCtime::Run
+    } else {
+        OnCtime::Ignore
+    };
+    plan.on_change = if rng.chance(1, 5) {
+        OnChange::Accept
+    } else {
+        OnChange::Run
+    };
+    plan.serial = rng.chance(1, 3);
+    plan.key = plan
+        .serial
+        .then(|| template(["{dir1}", "{stem}", "k"][rng.below(3) as usize]));
+    plan.order = *rng.pick(&[Order::Arrival, Order::Name, Order::Mtime]);
+    plan.concurrency = rng.range(1, 4) as u32;
+    plan.timeout = rng.chance(1, 2).then(|| Duration::from_secs(3));
+    plan.kill_after = Duration::from_secs(1);
+    plan.attempts = rng.range(1, 4) as u32;
+    plan.backoff = Backoff {
+        first: Duration::from_millis(500),
+        max: Duration::from_secs(4),
+    };
+    plan
+}
+
+fn dispositions(rng: &mut Rng, plan: &mut WatchPlan) {
+    let one = |rng: &mut Rng, delete: bool, plan: &mut WatchPlan| match rng.below(5) {
+        0 | 1 => Disposition::Keep,
+        2 if delete => Disposition::Delete,
+        3 => {
+            // In the watched tree: excluded from it.
+            let to = [plan.path.clone(), b"/done".to_vec()].concat();
+            plan.excluded.push(b"done".to_vec());
+            Disposition::Move {
+                to: template(&String::from_utf8_lossy(&to)),
+                flatten: rng.chance(1, 3),
+            }
+        }
+        4 => Disposition::Move {
+            to: template("/mnt/other/done"),
+            flatten: rng.chance(1, 3),
+        },
+        _ => Disposition::Move {
+            to: template("/srv/done"),
+            flatten: rng.chance(1, 3),
+        },
+    };
+    plan.done = one(rng, true, plan);
+    plan.dead = one(rng, false, plan);
+}
+
+pub fn draw(seed: u64) -> Setup {
+    let mut rng = Rng::new(seed);
+    let rng = &mut rng;
+    let queue_max = *rng.pick(&[1, 2, 7, 64, 16384, 16384, 16384, 16384]);
+    let watches_max = if rng.chance(1, 8) {
+        rng.range(0, 4) as usize
+    } else {
+        8192
+    };
+    let mut disk = Disk::new(queue_max, watches_max);
+    disk.wall = 1_750_000_000_000_000_000;
+    disk.reuse_inos = rng.chance(3, 4);
+    let lease_errno = *rng.pick(&[0, 0, 0, 0, 22]);
+    disk.add_fs(b"/", false, 0, lease_errno);
+    let mnt = disk.mkdir(disk.fss[0].root, b"mnt").expect("mkdir");
+    let srv = disk.mkdir(disk.fss[0].root, b"srv").expect("mkdir");
+    disk.mkdir(mnt, b"other").expect("mkdir");
+    let remote = rng.chance(1, 4);
+    disk.add_fs(b"/mnt/other", remote, if remote { 3 } else { 0 }, 0);
+
+    // Where it plays: the local disk, or the other one.
+    let far = rng.chance(1, 4);
+    let (top, base, top_dir) = if far {
+        (disk.fss[1].root, b"/mnt/other".to_vec(), 1)
+    } else {
+        (srv, b"/srv".to_vec(), 0)
+    };
+    let root = [base.clone(), b"/in".to_vec()].concat();
+    let outside = [base, b"/out".to_vec()].concat();
+    disk.mkdir(top, b"out").expect("mkdir");
+    let mut dirs = vec![root.clone()];
+    for sub in [&b"/d0"[..], b"/d1", b"/d0/e"] {
+        dirs.push([root.clone(), sub.to_vec()].concat());
+    }
+    let root_exists = !rng.chance(1, 6);
+    let uid = disk.mkdir(top, b"in").expect("mkdir");
+    let d0 = disk.mkdir(uid, b"d0").expect("mkdir");
+    disk.mkdir(uid, b"d1").expect("mkdir");
+    disk.mkdir(d0, b"e").expect("mkdir");
+
+    let mut aliases = Vec::new();
+    let mut covers = Vec::new();
+    let mut plans = Vec::new();
+    let mut first = watch(rng, "a", &root);
+    dispositions(rng, &mut first);
+    covers.push(Covers {
+        root: root.clone(),
+        plan: first.clone(),
+    });
+    plans.push(first);
+    if rng.chance(1, 3) {
+        let (path, real) = match rng.below(3) {
+            0 => (root.clone(), root.clone()),
+            1 => {
+                aliases.push((b"/alias".to_vec(), root.clone()));
+                (b"/alias".to_vec(), root.clone())
+            }
+            _ => (dirs[1].clone(), dirs[1].clone()),
+        };
+        let mut second = watch(rng, "b", &path);
+        if rng.chance(1, 2) {
+            dispositions(rng, &mut second);
+        }
+        // The archive of each lies in the other's tree too.
+        if path == root || path == b"/alias" {
+            let both: Vec<Vec<u8>> = plans[0]
+                .excluded
+                .iter()
+                .chain(&second.excluded)
+                .cloned()
+                .collect();
+            plans[0].excluded = both.clone();
+            covers[0].plan.excluded = both.clone();
+            second.excluded = both;
+        } else if !second.excluded.is_empty() {
+            plans[0].excluded.push(b"d0/done".to_vec());
+            covers[0].plan.excluded.push(b"d0/done".to_vec());
+        }
+        covers.push(Covers {
+            root: real,
+            plan: second.clone(),
+        });
+        plans.push(second);
+    }
+    let roots: Vec<Vec<u8>> = vec![root.clone()];
+    let stage = Stage {
+        dirs,
+        outside,
+        roots: roots.clone(),
+        names: rng.range(1, 6),
+        dir_ops: rng.chance(1, 2),
+        root_ops: rng.chance(1, 4),
+        disguises: rng.chance(1, 4),
+    };
+    // What is there before the daemon is.
+    for n in 0..rng.below(4) {
+        let dir = rng.pick(&stage.dirs).clone();
+        let (dir, name) = (disk.resolve(&dir), format!("f{n}.dat"));
+        if let Ok(dir) = dir
+            && let Ok(handle) = disk.open_write(dir, name.as_bytes(), true, true)
+        {
+            disk.write(handle, 4);
+            disk.close(handle);
+        }
+    }
+    if !root_exists {
+        let _ = disk.rename(top, b"in", disk.fss[top_dir].root, b"later", false);
+    }
+    let mut writers = Vec::new();
+    for _ in 0..rng.range(1, 4) {
+        let arrivals = rng.range(1, 10);
+        let from_afar = far && remote && rng.chance(2, 3);
+        writers.push(Writer::new(script(rng, &stage, arrivals), from_afar));
+    }
+    if !root_exists {
+        use crate::writers::Op;
+        let later = if far { b"/mnt/other/later".to_vec() } else { b"/later".to_vec() };
+        let wait = rng.below(8_000_000_000);
+        writers.push(Writer::new(
+            vec![Op::Pause(wait), Op::Rename(later, root.clone())],
+            false,
+        ));
+    }
+    let mut rate = |of: u64, n: u64| if rng.chance(1, of) { n } else { 0 };
+    let faults = Faults {
+        crash: rate(2, 150),
+        drain: rate(6, 60),
+        reload: rate(8, 100),
+        rescan: rate(8, 100),
+        room: rate(8, 150),
+        clock: rate(6, 100),
+        scout_dies: rate(5, 100),
+        scout_stuck: rate(6, 60),
+        unreadable: rate(6, 3),
+        stalls: rate(3, 300),
+    };
+    let temper = Temper {
+        fails: *rng.pick(&[0, 100, 500]),
+        hangs: *rng.pick(&[0, 0, 100]),
+        edits: *rng.pick(&[0, 0, 100]),
+    };
+    Setup {
+        plan: Plan {
+            daemon: DaemonPlan {
+                state: "/var/lib/settled".into(),
+                log: LogTo::Stderr,
+                log_level: if crate::story::kept() {
+                    Level::Debug
+                } else {
+                    Level::Error
+                },
+                concurrency: rng.range(1, 6) as u32,
+                remember: Duration::from_secs(30 * 86400),
+                drain: Duration::from_secs(2),
+                mount_silent: Duration::from_secs(2),
+            },
+            watches: plans,
+        },
+        covers,
+        disk,
+        aliases,
+        writers,
+        roots,
+        temper,
+        faults,
+    }
+}
