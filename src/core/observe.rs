@@ -131,7 +131,7 @@ impl Core {
                 mount: resolved.mount,
             },
         );
-        self.tree.set_ident(dir, &resolved.ident);
+        self.identify(dir, &resolved.ident);
         !same_base || !same_dir
     }
 

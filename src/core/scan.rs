@@ -1,6 +1,6 @@
 //! First scan, overflow, doubt and poll are one operation: list, and compare with what is known.
 
-use super::ask::{Bound, Entry, Fault, Kind, Stat};
+use super::ask::{Bound, Entry, Fault, Kind, Stat, Version};
 use super::files::{FileKey, version_digest};
 use super::ids::DirId;
 use super::record::Record;
@@ -142,7 +142,19 @@ impl Core {
             }
             None => {}
         }
-        self.tree.set_ident(dir, &bound.ident);
+        self.identify(dir, &bound.ident);
+    }
+
+    /// Notes which directory it is on disk, in the journal too where that knows it: after a restart
+    /// a rename is told from a new directory by it.
+    pub(super) fn identify(&mut self, dir: DirId, ident: &Version) {
+        let changed = self.tree.get(dir).is_some_and(|node| {
+            node.recorded && (node.ino, node.btime_ns) != (ident.ino, ident.btime_ns)
+        });
+        self.tree.set_ident(dir, ident);
+        if changed {
+            self.record_dir_again(dir);
+        }
     }
 
     fn no_watch(&mut self, watch: u32, dir: DirId, errno: i32) {

@@ -910,7 +910,18 @@ impl World {
     }
 }
 
+/// The records as sorted lines. Of a job that was concluded, its attempts matter no longer.
 fn normal(records: impl Iterator<Item = Record>) -> Vec<String> {
+    let records: Vec<Record> = records.collect();
+    let over = |job| {
+        records
+            .iter()
+            .any(|record| matches!(record, Record::Concluded { job: id, .. } if *id == job))
+    };
+    let records = records.iter().filter(|record| match record {
+        Record::Started { job, .. } | Record::Ended { job, .. } => !over(*job),
+        _ => true,
+    });
     let mut lines: Vec<String> = records.map(|record| format!("{record:?}")).collect();
     lines.sort();
     lines
