@@ -561,7 +561,7 @@ impl Core {
         if from == to {
             return;
         }
-        self.drop_candidate(from);
+        // A candidate under the old name stays: something may have come there since.
         let mark = self.tree.get(to_dir).map_or(0, |node| node.mark);
         let known = self.files.get(from).copied().filter(|known| !known.gone);
         let job = self.job_of.get(&from).copied();
@@ -589,12 +589,19 @@ impl Core {
         }
         if let Some(id) = job {
             self.rename_job(id, from, to, to_dir, to_name, mark);
+            self.release_key(from);
         }
     }
 
     /// A file went away under this name.
     pub(super) fn file_gone(&mut self, key: FileKey) {
         self.drop_candidate(key);
+        self.known_gone(key);
+        self.job_gone(key);
+    }
+
+    /// What is remembered of a file that went away stays remembered for a while.
+    pub(super) fn known_gone(&mut self, key: FileKey) {
         if self.files.set_gone(key, self.seconds()) {
             self.append(Record::Gone {
                 dir: key.dir(),
@@ -602,7 +609,6 @@ impl Core {
             });
             self.set_expiry();
         }
-        self.job_gone(key);
     }
 }
 

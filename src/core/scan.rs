@@ -289,8 +289,8 @@ impl Core {
                 scan.missing_dirs.extend(gone_dirs);
             }
             None => {
-                for (key, _) in missing {
-                    self.file_gone(key);
+                for (key, version) in missing {
+                    self.vanished(key, version);
                 }
                 for id in gone_dirs {
                     self.dir_gone(id);
@@ -444,11 +444,29 @@ impl Core {
         for (key, digest) in missing {
             match found.remove(&digest) {
                 Some((to, to_dir, to_name)) => {
+                    // Events may have come since the listing: the candidate is looked at again.
+                    let candidate = self.candidates.remove(&to);
                     self.carry(key, to_dir, &to_name);
-                    self.drop_candidate(to);
+                    if let Some(candidate) = candidate {
+                        self.candidates.insert(to, candidate);
+                        self.queue_probe(to);
+                    }
                 }
-                None => self.file_gone(key),
+                None => self.vanished(key, digest),
             }
+        }
+    }
+
+    /// A complete listing did not show this version. What came under the name since then stays.
+    fn vanished(&mut self, key: FileKey, version: u64) {
+        let mark = self.tree.get(key.dir()).map_or(0, |node| node.mark);
+        let known = self.files.get(key);
+        if known.is_some_and(|known| known.version == version && known.mark != mark) {
+            self.known_gone(key);
+        }
+        let owed = self.job_of.get(&key).and_then(|id| self.jobs.get(id));
+        if owed.is_some_and(|job| version_digest(&job.version) == version && job.mark != mark) {
+            self.job_gone(key);
         }
     }
 

@@ -350,6 +350,11 @@ impl World {
             inputs.extend(self.inbox.remove(&key));
         }
         let events = std::mem::take(&mut self.setup.disk.notify.queue);
+        if self.rng.chance(faults.clock, 10_000) && !self.calm {
+            let jump = self.rng.below(7200 * SECOND) as i64 - 3600 * SECOND as i64;
+            story!(self.now, "the wall clock jumps by {jump} ns");
+            self.setup.disk.wall += jump;
+        }
         let now = self.clock();
         let Some(mut core) = self.core.take() else {
             return;
@@ -421,11 +426,6 @@ impl World {
                 self.room = !self.room;
                 story!(self.now, "journal room {}", self.room);
                 core.step(now, Input::JournalRoom(self.room));
-            }
-            if roll(&mut self.rng, faults.clock) {
-                let jump = self.rng.below(7200 * SECOND) as i64 - 3600 * SECOND as i64;
-                story!(self.now, "the wall clock jumps by {jump} ns");
-                self.setup.disk.wall += jump;
             }
         }
         core.due(now);
