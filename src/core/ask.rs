@@ -219,7 +219,8 @@ pub enum Disposal {
     Changed,
     /// Somebody has it open for writing.
     Busy,
-    /// The target exists and is another file; the first free numbered name is `n` (see `numbered`).
+    /// The target exists and is another file; `n` is the first for which `numbered` of the last name of the
+    /// `rel` that was asked for is free.
     Taken(u32),
     /// A system call failed. The source is still there, under its own name where that was possible.
     Failed {

@@ -119,10 +119,10 @@ impl Core {
                     return;
                 };
                 let slash = rel.iter().rposition(|&b| b == b'/').map_or(0, |at| at + 1);
-                let (parents, _) = rel.split_at(slash);
-                let original = name.clone();
+                // Numbered from the name that was asked for: each answer leads to another name.
+                let (parents, taken) = rel.split_at(slash);
                 let mut next = parents.to_vec();
-                next.extend(numbered(&original, number.max(1)));
+                next.extend(numbered(taken, number.max(1)));
                 *rel = next.clone();
                 self.append(Record::Retarget { job: id, rel: next });
                 self.ask_dispose(id);
