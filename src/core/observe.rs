@@ -327,6 +327,9 @@ impl Core {
     }
 
     fn dir_event(&mut self, watch: u32, dir: DirId, bits: u32, cookie: u32, name: &[u8]) {
+        if bits & (mask::MOVED_TO | mask::CREATE) != 0 {
+            self.name_is_back(dir, name);
+        }
         if bits & mask::MOVED_FROM != 0 {
             self.half_rename(watch, dir, cookie, name, true);
         } else if bits & mask::MOVED_TO != 0 {
@@ -352,6 +355,9 @@ impl Core {
     }
 
     fn file_event(&mut self, watch: u32, dir: DirId, bits: u32, cookie: u32, name: &[u8]) {
+        if bits & (mask::MOVED_TO | mask::CREATE) != 0 {
+            self.name_is_back(dir, name);
+        }
         if bits & mask::MOVED_FROM != 0 {
             // A file that is not selected has nothing to carry along.
             if self.selects(watch, dir, name) {
@@ -380,6 +386,7 @@ impl Core {
     }
 
     fn half_rename(&mut self, watch: u32, dir: DirId, cookie: u32, name: &[u8], is_dir: bool) {
+        self.half_at.insert(FileKey::new(dir, name), (cookie, watch));
         self.renames.insert(
             (cookie, watch),
             HalfRename {
@@ -396,8 +403,22 @@ impl Core {
 
     fn take_half(&mut self, cookie: u32, watch: u32, is_dir: bool) -> Option<HalfRename> {
         let half = self.renames.remove(&(cookie, watch))?;
+        self.half_at.remove(&FileKey::new(half.dir, &half.name));
         self.timers.clear(Timer::Rename { cookie, watch });
         (half.is_dir == is_dir).then_some(half)
+    }
+
+    /// Something has come under a name that went away by a rename a moment ago. The kernel queues both
+    /// halves with the directories locked, so the other half comes no more: what had the name is gone now,
+    /// not when its time is up, which would take what has come for it.
+    fn name_is_back(&mut self, dir: DirId, name: &[u8]) {
+        if self.half_at.is_empty() {
+            return;
+        }
+        if let Some((cookie, watch)) = self.half_at.get(&FileKey::new(dir, name)).copied() {
+            self.timers.clear(Timer::Rename { cookie, watch });
+            self.rename_due(cookie, watch);
+        }
     }
 
     /// The second half has not come: the name left the watch.
@@ -405,6 +426,7 @@ impl Core {
         let Some(half) = self.renames.remove(&(cookie, watch)) else {
             return;
         };
+        self.half_at.remove(&FileKey::new(half.dir, &half.name));
         if !half.is_dir {
             self.file_gone(FileKey::new(half.dir, &half.name));
         } else if let Some(dir) = self.tree.child(half.dir, &half.name) {
@@ -415,6 +437,7 @@ impl Core {
     /// Events are missing: what is on disk decides.
     pub(super) fn overflow(&mut self) {
         // The other halves may be among what is missing: the scan finds out.
+        self.half_at.clear();
         for (cookie, watch) in std::mem::take(&mut self.renames).into_keys() {
             self.timers.clear(Timer::Rename { cookie, watch });
         }

@@ -259,6 +259,7 @@ pub fn draw(seed: u64) -> Setup {
         hangs: *rng.pick(&[0, 0, 100]),
         edits: *rng.pick(&[0, 0, 100]),
     };
+    let all_roots = covers.iter().map(|cover| cover.root.clone()).collect();
     Setup {
         plan: Plan {
             daemon: DaemonPlan {
@@ -280,7 +281,7 @@ pub fn draw(seed: u64) -> Setup {
         disk,
         aliases,
         writers,
-        roots,
+        roots: all_roots,
         temper,
         faults,
     }
