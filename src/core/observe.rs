@@ -441,6 +441,11 @@ impl Core {
         for (cookie, watch) in std::mem::take(&mut self.renames).into_keys() {
             self.timers.clear(Timer::Rename { cookie, watch });
         }
+        // A close may be among it: what looked like a link may be a file half written.
+        for candidate in self.candidates.values_mut() {
+            candidate.signal = Signal::Scan;
+            candidate.hinted = self.now.mono;
+        }
         self.rescan_all("the kernel's event queue overflowed");
     }
 
