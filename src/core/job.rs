@@ -213,8 +213,11 @@ impl Core {
             return;
         };
         job.phase = Phase::Ready;
-        let key = job.key.clone();
+        let (key, begun) = (job.key.clone(), job.begun > 0);
         if let Some(watch) = self.watches.get_mut(job.watch as usize) {
+            if begun {
+                watch.queue.hold(id, &key);
+            }
             watch.queue.push(rank, &key);
         }
     }
@@ -240,8 +243,14 @@ impl Core {
         };
         match job.phase {
             Phase::Ready if !job.replayed => self.enqueue(id),
-            Phase::Ready | Phase::Disposing { .. } => {}
-            Phase::Backoff | Phase::Running { .. } | Phase::Looking | Phase::PostLook { .. } => {
+            Phase::Ready if job.begun == 0 => {}
+            Phase::Disposing { .. } => {}
+            // Begun, and not over: it keeps its key.
+            Phase::Ready
+            | Phase::Backoff
+            | Phase::Running { .. }
+            | Phase::Looking
+            | Phase::PostLook { .. } => {
                 let key = job.key.clone();
                 if let Some(watch) = self.watches.get_mut(job.watch as usize) {
                     watch.queue.hold(id, &key);

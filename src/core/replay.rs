@@ -325,15 +325,8 @@ impl Core {
         }
         let ids: Vec<JobId> = self.jobs.keys().copied().collect();
         for id in ids {
-            self.set_key(id);
-            if let Some(job) = self.jobs.get(&id)
-                && matches!(job.phase, Phase::Backoff)
-            {
-                let (key, watch) = (job.key.clone(), job.watch);
-                if let Some(watch) = self.watches.get_mut(watch as usize) {
-                    watch.queue.hold(id, &key);
-                }
-            }
+            // All are marked as replayed: those that were begun keep their keys, none is offered yet.
+            self.requeue_job(id);
         }
     }
 
