@@ -146,7 +146,9 @@ impl Core {
             } => {
                 let from = FileKey::from_hash(dir, name_hash);
                 let to = FileKey::new(to_dir, &to_name);
-                if let Some(known) = self.files.take(from) {
+                // What was gone under the old name before stays there.
+                if let Some(known) = self.files.get(from).copied().filter(|known| !known.gone) {
+                    self.files.take(from);
                     self.files.put(to, known);
                 }
                 if let Some(id) = self.job_of.remove(&from) {
