@@ -90,6 +90,7 @@ impl Core {
             return;
         };
         node.bind = Bind::Asked;
+        node.asked_at = self.last_event;
         // From here on: what becomes known later than the question must not look unseen by its answer.
         node.mark = node.mark.wrapping_add(1);
         let watch = node.watch;

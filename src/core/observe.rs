@@ -287,7 +287,11 @@ impl Core {
             }
             return;
         }
+        self.last_event += 1;
         for dir in dirs {
+            if let Some(node) = self.tree.get_mut(dir) {
+                node.heard = self.last_event;
+            }
             self.event_in(dir, wd, bits, cookie, &name);
         }
     }

@@ -135,6 +135,7 @@ impl Core {
                     self.out.push(super::Effect::Unwatch(old));
                 }
                 self.unstash(wd);
+                self.share(dir, wd);
             }
             Some(Err(errno)) => {
                 node.unwatched = true;
@@ -154,6 +155,24 @@ impl Core {
         self.tree.set_ident(dir, ident);
         if changed {
             self.record_dir_again(dir);
+        }
+    }
+
+    /// Another watch had this watch descriptor already, and heard events that this directory's listing may
+    /// have missed: it is listed again, now that its own events reach it.
+    fn share(&mut self, dir: DirId, wd: i32) {
+        let Some(asked_at) = self.tree.get(dir).map(|node| node.asked_at) else {
+            return;
+        };
+        let missed = self.tree.of_wd(wd).into_iter().any(|other| {
+            other != dir
+                && self
+                    .tree
+                    .get(other)
+                    .is_some_and(|node| node.heard > asked_at)
+        });
+        if missed {
+            self.queue_bind(dir);
         }
     }
 

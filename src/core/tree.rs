@@ -50,6 +50,10 @@ pub struct Dir {
     pub seen: u8,
     /// Failed attempts to read it in a row.
     pub failures: u8,
+    /// Number of the last event that was heard of it.
+    pub heard: u64,
+    /// Number of the last event before it was asked for.
+    pub asked_at: u64,
 }
 
 /// A place where paths start: a root, or a mount point below it.
@@ -119,6 +123,8 @@ impl Tree {
                 mark: 0,
                 seen: 0,
                 failures: 0,
+                heard: 0,
+                asked_at: 0,
             },
         );
         if parent != DirId(0) {
