@@ -77,6 +77,7 @@ pub struct Ledger {
     /// Version and content of each run that succeeded.
     pub succeeded: Vec<(Version, u64)>,
     pub concluded: Option<Outcome>,
+    pub version: Option<Version>,
     pub disposal: Option<Disposal>,
     pub disposed: bool,
     pub key: Option<Vec<u8>>,
@@ -324,6 +325,12 @@ impl Oracle {
                 let Some(ledger) = self.jobs.get_mut(job) else {
                     return self.broken(format!("{record:?}: no such job"));
                 };
+                if *how == DisposedHow::Gone
+                    && let Some(version) = ledger.version
+                {
+                    // Taken away before its disposition: wherever it turns up again, it is a new arrival.
+                    *self.allowed.entry((ledger.watch, version)).or_default() += 1;
+                }
                 if ledger.concluded.is_none() || ledger.disposed {
                     self.broken(format!("{record:?}: not concluded, or disposed before: {how:?}"));
                 } else {
@@ -369,6 +376,7 @@ impl Oracle {
             wrong = Some(format!("concluded before: {before:?}"));
         }
         ledger.concluded = Some(outcome);
+        ledger.version = Some(*version);
         ledger.open = false;
         ledger.disposal = Some(disposal.clone());
         match outcome {

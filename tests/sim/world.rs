@@ -918,8 +918,16 @@ fn normal(records: impl Iterator<Item = Record>) -> Vec<String> {
             .iter()
             .any(|record| matches!(record, Record::Concluded { job: id, .. } if *id == job))
     };
+    // A directory that is gone takes what was owed in it along; what runs there still is not written.
+    let nowhere = |job| {
+        records.iter().any(|record| {
+            matches!(record, Record::Settled { job: id, dir, .. } if *id == job
+                && !records.iter().any(|r| matches!(r, Record::Dir { dir: d, .. } if d == dir)))
+        })
+    };
     let records = records.iter().filter(|record| match record {
-        Record::Started { job, .. } | Record::Ended { job, .. } => !over(*job),
+        Record::Started { job, .. } | Record::Ended { job, .. } => !over(*job) && !nowhere(*job),
+        Record::Settled { job, .. } | Record::Concluded { job, .. } => !nowhere(*job),
         _ => true,
     });
     let mut lines: Vec<String> = records.map(|record| format!("{record:?}")).collect();
