@@ -272,7 +272,7 @@ impl Core {
     pub(super) fn event(&mut self, wd: i32, bits: u32, cookie: u32, name: Vec<u8>) {
         let dirs = self.tree.of_wd(wd);
         if dirs.is_empty() {
-            if self.binds_asked == 0 || bits & mask::IGNORED != 0 {
+            if self.binds_asked == 0 {
                 return;
             }
             if self.stash.len() < STASH_MAX {
@@ -316,6 +316,9 @@ impl Core {
         if name.is_empty() {
             if bits & mask::IGNORED != 0 && node.wd == Some(wd) {
                 self.tree.set_wd(dir, None);
+                // Deleted, then its parent tells, too; or another user took the watch away while this one
+                // was on its way to it.
+                self.queue_bind(dir);
             }
             let lost = mask::DELETE_SELF | mask::MOVE_SELF | mask::UNMOUNT | mask::IGNORED;
             if is_root && bits & lost != 0 {
