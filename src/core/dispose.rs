@@ -112,7 +112,8 @@ impl Core {
                     "superseded: another version lies there; it is left, as a new arrival".into()
                 });
                 self.dispose_ends(id, DisposedHow::Changed);
-                self.hint(watch, dir, &name, Signal::Moved, None);
+                // Nobody knows how it came about: quiet time is due, as after a close.
+                self.hint(watch, dir, &name, Signal::Close, None);
             }
             Ok(Answered::Taken(number)) => {
                 let Disposal::Move { rel, .. } = disposal else {
