@@ -462,6 +462,7 @@ impl Core {
             line.text = format!("{why}: listing everything again");
         });
         for watch in 0..self.watches.len() as u32 {
+            self.watches[watch as usize].history = true;
             match self.watches[watch as usize].state {
                 Root::Bound => self.start_scan(watch),
                 Root::Missing => self.resolve_root(watch),

@@ -49,6 +49,8 @@ impl Core {
             state.scan_again = true;
             return;
         }
+        // What a scan of this life saw may have been renamed since.
+        state.history |= state.scanned;
         state.scan = Some(Scan {
             outstanding: 0,
             missing: Vec::new(),

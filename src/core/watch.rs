@@ -39,7 +39,7 @@ pub struct Watch {
     pub scanned: bool,
     /// A scan was completed ever: from then on everything new is an arrival.
     pub scanned_ever: bool,
-    /// Anything remembered, or a job from the journal: the first scan has something to compare with.
+    /// Anything remembered, or a job from the journal: a scan has something to compare with.
     pub history: bool,
     /// Running children.
     pub running: u32,
