@@ -123,6 +123,8 @@ pub struct Disk {
     pub reuse_inos: bool,
     /// What happens now happens on another machine: no events.
     pub mute: bool,
+    /// Something was written that no event tells of: through another link than the watched one.
+    pub unheard: bool,
 }
 
 impl Disk {
@@ -144,6 +146,7 @@ impl Disk {
             flips: 0,
             reuse_inos: true,
             mute: false,
+            unheard: false,
         }
     }
 
@@ -609,6 +612,8 @@ impl Disk {
     /// Appends; or rewrites in place with the same size.
     pub fn write(&mut self, handle: Handle, bytes: u64) {
         let uid = self.opens[handle].inode;
+        let heard = self.opens[handle].dent.is_some_and(|dent| self.names[dent].alive);
+        self.unheard |= self.inodes[uid].nlink > u32::from(heard);
         self.inodes[uid].size += bytes;
         self.opens[handle].wrote = true;
         self.changed(uid);

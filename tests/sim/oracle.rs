@@ -149,7 +149,9 @@ impl Oracle {
                         });
                         self.allow_below(disk, inode, old.as_deref());
                     } else {
-                        let old = old.map(|path| (path, was));
+                        // Between a watched directory and a polled one, a rename is a removal and an arrival.
+                        let torn = disk.notify.watches_max < 100;
+                        let old = old.filter(|_| !torn).map(|path| (path, was));
                         self.allow(disk, inode, name.parent, &name.name, old);
                     }
                 }

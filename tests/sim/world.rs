@@ -283,6 +283,10 @@ impl World {
                 }
             }
         }
+        if self.setup.disk.unheard {
+            // Promised at the next listing, not before.
+            self.input(0, Input::Command(Command::Rescan));
+        }
         if !self.room {
             self.room = true;
             self.input(0, Input::JournalRoom(true));
@@ -292,6 +296,9 @@ impl World {
     // ---- the loop ----
 
     fn input(&mut self, after: u64, input: Input) {
+        if self.core.is_none() {
+            return;
+        }
         self.seq += 1;
         self.inbox.insert((self.now + after, self.seq), input);
     }
