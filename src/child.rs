@@ -367,9 +367,10 @@ impl Children {
                 continue;
             };
             match report {
-                Report::Made(_, pid) => {
+                Report::Made(_, pid) if child.pid.is_none() && child.end.is_none() => {
                     child.adopt(&self.registry, place, pid)?;
                 }
+                Report::Made(..) => {}
                 Report::NotStarted(_, why) => {
                     child.not_started = Some(why);
                     if child.pid.is_none() {

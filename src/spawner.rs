@@ -302,7 +302,7 @@ impl Spawner {
             None => {}
             // One more than needed.
             Some(Exit::Status(0)) => *place = None,
-            // A child was killed between its order and its exec; what became of it, its own pidfd says.
+            // A child was killed between its order and its exec; that one's own pidfd says so.
             Some(Exit::Status(process::TORN)) => {
                 *place = None;
                 let request = postcard::to_stdvec(&Request::Launcher).or_else(unreadable)?;

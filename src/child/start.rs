@@ -12,6 +12,7 @@ use crate::probe;
 use crate::spawner::wire::{Order, Report, strings};
 use crate::sys::process::{self, ExecLists, ExecRoom, Loan};
 use nix::errno::Errno;
+use nix::unistd::Pid;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -64,16 +65,16 @@ pub(crate) fn start(
     loan: &Loan,
 ) -> i32 {
     let run = order.run;
+    loan.announce(run.0);
     // The group exists before the daemon hears of it, so that it can be signalled from then on.
-    let own_session = nix::unistd::setsid();
+    let own_group = nix::unistd::setpgid(Pid::this(), Pid::this());
     process::unblock_signals();
     if report(desk, &Report::Made(run, nix::unistd::getpid().as_raw())).is_err() {
         // The daemon is gone, and with it whoever could record how this ends.
         return EX_NOT_STARTED;
     }
-    loan.announce();
     let program = strings(order.argv).next().unwrap_or_default();
-    let why = match own_session
+    let why = match own_group
         .map_err(|errno| setup_failed(errno.into()))
         .and_then(|_| get_ready(order, output, base, room))
     {

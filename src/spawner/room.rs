@@ -12,7 +12,7 @@ use crate::child::start::{self, Base};
 use crate::core::ask::Place;
 use crate::core::ids::RunId;
 use crate::core::{NotStarted, StartStep};
-use crate::sys::process::{self, ExecRoom, Fork, Shared, Stack};
+use crate::sys::process::{self, ExecRoom, Fork, Loan, Shared, Stack};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use std::convert::Infallible;
@@ -175,7 +175,13 @@ impl Room {
         }
         let request = postcard::from_bytes(&buffer[..packet.len]).map_err(|_| Errno::EBADMSG)?;
         match request {
-            Request::Launcher => self.add_launcher(),
+            Request::Launcher => {
+                if self.add_launcher().is_err() {
+                    // No room for another process now: looked at again as if nobody stood ready.
+                    process::ring(self.bell.as_fd());
+                }
+                Ok(())
+            }
             Request::Scout(number) => {
                 let socket = packet.fds[0].take().ok_or(Errno::EBADMSG)?;
                 let made = self.add_scout(socket);
@@ -267,7 +273,7 @@ fn launcher(
             process::exit_now(0);
         }
         let mut ending = None;
-        let made = stack.lend(&mut |loan| {
+        let mut child = |loan: &Loan| {
             let taken = match mail.take(desk, bell, shared) {
                 Ok(Some(taken)) => taken,
                 Ok(None) => {
@@ -283,7 +289,12 @@ fn launcher(
                 Ok(order) => start::start(order, taken.output.as_fd(), desk, base, &mut room, loan),
                 Err(why) => start::refuse(taken.run, why, desk),
             }
-        });
+        };
+        // Killed by the daemon, or by somebody else perhaps before the daemon had heard of it.
+        let torn = |number, pid| {
+            let _daemon_gone = start::report(desk, &Report::Made(RunId(number), pid));
+        };
+        let made = stack.lend(&mut child, &torn);
         if let Some(status) = ending {
             process::exit_now(status);
         }

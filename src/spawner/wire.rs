@@ -58,7 +58,8 @@ pub(crate) struct Order<'a, P> {
 /// Launcher or child to daemon.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
-    /// The run's child has this pid, and leads a process group of that number.
+    /// The run's child has this pid, and leads a process group of that number. Said a second time, perhaps when the child
+    /// has already been reaped, if it was killed before it could execute its program.
     Made(RunId, i32),
     /// The run's child will not execute its program. Said after `Made` if there is a child, before it ends.
     NotStarted(RunId, NotStarted),

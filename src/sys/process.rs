@@ -5,7 +5,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Exit status of a process that ended itself because a child sharing its memory was killed in the
 /// middle of using it (see [`Stack::lend`]).
@@ -88,21 +88,19 @@ pub fn exit_now(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-const UNANNOUNCED: u8 = 0;
-const IN_USE: u8 = 1;
-const GIVEN_BACK: u8 = 2;
-
 /// What a child made by [`Stack::lend`] gives its borrowed memory back with: by executing a program, or by ending.
 #[derive(Debug)]
 pub struct Loan {
-    state: AtomicU8,
+    given_back: AtomicBool,
+    announced: AtomicBool,
+    number: AtomicU64,
 }
 
 impl Loan {
-    /// From here on somebody knows of the child and will notice its end: if it is killed, the status is [`TORN`] and
-    /// no longer [`LOST`].
-    pub fn announce(&self) {
-        self.state.store(IN_USE, Ordering::SeqCst);
+    /// From here on the child does work that has this number: if it is killed, somebody is told which.
+    pub fn announce(&self, number: u64) {
+        self.number.store(number, Ordering::SeqCst);
+        self.announced.store(true, Ordering::SeqCst);
     }
 }
 
@@ -137,15 +135,22 @@ impl Stack {
     }
 
     /// Makes a sibling (see [`fork_sibling`]) that runs `child` in the caller's own memory, as vfork(2) does, while
-    /// the caller is suspended until the child has executed a program or ended; what `child` returns is its exit status. Saves the copy of the page tables,
-    /// and is therefore the cheapest way to a new program. Returns the child's pid.
+    /// the caller is suspended until the child has executed a program or ended; what `child` returns is its exit
+    /// status. Saves the copy of the page tables, and is therefore the cheapest way to a new program. Returns the
+    /// child's pid.
     ///
-    /// What the child writes to memory stays written; what it does not drop before it executes a program stays allocated. Descriptors, signal
-    /// mask, dispositions, directory and session are its own. The caller must have one thread only.
+    /// What the child writes to memory stays written; what it does not drop before it executes a program stays
+    /// allocated. Descriptors, signal mask, dispositions, directory and session are its own. The caller must have one
+    /// thread only.
     ///
-    /// A child that is killed half-way may leave memory half-changed, the allocator's included: then this does not
-    /// return but ends the calling process with status [`TORN`] or [`LOST`]. So does a panic in `child`.
-    pub fn lend(&mut self, child: &mut dyn FnMut(&Loan) -> i32) -> io::Result<i32> {
+    /// A child that is killed half-way, or panics, may leave memory half-changed, the allocator's included. Then this
+    /// does not return but ends the calling process: with status [`LOST`] if the child had not been announced, else,
+    /// after having called `torn` with its number and pid, with status [`TORN`]. `torn` must not allocate.
+    pub fn lend(
+        &mut self,
+        child: &mut dyn FnMut(&Loan) -> i32,
+        torn: &dyn Fn(u64, i32),
+    ) -> io::Result<i32> {
         struct Start<'a> {
             child: &'a mut dyn FnMut(&Loan) -> i32,
             loan: Loan,
@@ -155,13 +160,15 @@ impl Stack {
             // which the caller does not touch meanwhile except through the atomic afterwards.
             let start = unsafe { &mut *start.cast::<Start<'_>>() };
             let status = (start.child)(&start.loan);
-            start.loan.state.store(GIVEN_BACK, Ordering::SeqCst);
+            start.loan.given_back.store(true, Ordering::SeqCst);
             status
         }
         let mut start = Start {
             child,
             loan: Loan {
-                state: AtomicU8::new(UNANNOUNCED),
+                given_back: AtomicBool::new(false),
+                announced: AtomicBool::new(false),
+                number: AtomicU64::new(0),
             },
         };
         // SAFETY: the end of the mapping is one past its last byte and 16-byte aligned. `begin` and `start` outlive
@@ -176,11 +183,14 @@ impl Stack {
             )
         };
         let pid = checked(pid)?;
-        match start.loan.state.load(Ordering::SeqCst) {
-            GIVEN_BACK => Ok(pid),
-            UNANNOUNCED => exit_now(LOST),
-            _ => exit_now(TORN),
+        if start.loan.given_back.load(Ordering::SeqCst) {
+            return Ok(pid);
         }
+        if start.loan.announced.load(Ordering::SeqCst) {
+            torn(start.loan.number.load(Ordering::SeqCst), pid);
+            exit_now(TORN);
+        }
+        exit_now(LOST)
     }
 }
 
@@ -234,12 +244,12 @@ impl ExecLists<'_> {
     /// execve(2). Returns only if that failed, with its errno.
     pub fn exec(&self, program: &CStr, loan: &Loan) -> i32 {
         // From here on the kernel alone works, until the memory has been given back or the call has failed.
-        loan.state.store(GIVEN_BACK, Ordering::SeqCst);
+        loan.given_back.store(true, Ordering::SeqCst);
         // SAFETY: `program` and every listed string end in NUL and, like the lists, which end in null, live as long
         // as `self`.
         unsafe { libc::execve(program.as_ptr(), self.argv, self.envp) };
         let errno = errno();
-        loan.state.store(IN_USE, Ordering::SeqCst);
+        loan.given_back.store(false, Ordering::SeqCst);
         errno
     }
 }
@@ -267,12 +277,23 @@ fn set_mask(full: bool) {
     }
 }
 
-/// Gives every signal its default action (signal(7)); the two that have no other are left out, as are those that
-/// the C library keeps for itself, which it refuses to change.
+/// Gives every signal its default action (signal(7)), those that the C library keeps for itself included: whoever
+/// started this process may have left them ignored.
 pub fn default_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL is no function, so nothing can run later; a refusal (SIGKILL, SIGSTOP) changes nothing.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // All zero is the default action, no flags and an empty mask, whatever the order of the kernel's fields.
+    let action = [0u64; 8];
+    for signal in 1..=64 {
+        // SAFETY: the kernel reads its `struct sigaction`, which is smaller than this one, and writes nothing. There
+        // is no handler that could run later. SIGKILL and SIGSTOP are refused, which changes nothing.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                action.as_ptr(),
+                ptr::null_mut::<c_void>(),
+                8,
+            )
+        };
     }
 }
 

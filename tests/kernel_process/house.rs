@@ -1,10 +1,10 @@
-//! Work processes, made by the real spawner.
+//! A daemon without a core: the loop, the spawner, and what was told.
 
 use mio::{Events, Poll};
 use settled::child::{Children, Happening};
 use settled::core::ask::{Place, Version};
 use settled::core::ids::{JobId, MountId, RunId};
-use settled::core::{ChildEnd, Input, NotStarted, SpawnOrder, StartStep};
+use settled::core::{ChildEnd, Input, SpawnOrder};
 use settled::spawner::Spawner;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,30 +14,32 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 fn no_scouts(_socket: OwnedFd, _inotify: OwnedFd) -> ! {
     std::process::abort()
 }
 
 /// A daemon without a core.
-struct House {
-    poll: Poll,
-    children: Children,
-    spawner_pid: i32,
-    dir: tempfile::TempDir,
-    ended: BTreeMap<u64, (ChildEnd, Vec<u8>)>,
-    lines: BTreeMap<u64, Vec<Vec<u8>>>,
-    scouts: BTreeMap<u64, Result<i32, i32>>,
+pub(crate) struct House {
+    pub(crate) poll: Poll,
+    pub(crate) children: Children,
+    pub(crate) spawner_pid: i32,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) ended: BTreeMap<u64, (ChildEnd, Vec<u8>)>,
+    pub(crate) lines: BTreeMap<u64, Vec<Vec<u8>>>,
+    /// Most lines that one turn told.
+    pub(crate) lines_a_turn_max: usize,
+    pub(crate) scouts: BTreeMap<u64, Result<i32, i32>>,
     next: u64,
 }
 
 impl House {
-    fn new() -> House {
+    pub(crate) fn new() -> House {
         House::with_scouts(no_scouts)
     }
 
-    fn with_scouts(main: settled::spawner::ScoutMain) -> House {
+    pub(crate) fn with_scouts(main: settled::spawner::ScoutMain) -> House {
         let inotify = inotify::Inotify::init().unwrap();
         let spawner = Spawner::start(inotify.as_fd(), main).unwrap();
         let spawner_pid = spawner.pid();
@@ -50,19 +52,23 @@ impl House {
             dir: tempfile::tempdir().unwrap(),
             ended: BTreeMap::new(),
             lines: BTreeMap::new(),
+            lines_a_turn_max: 0,
             scouts: BTreeMap::new(),
             next: 1,
         }
     }
 
-    fn file(&self, name: &[u8], content: &[u8]) -> PathBuf {
+    pub(crate) fn file(&self, name: &[u8], content: &[u8]) -> PathBuf {
         let path = self.dir.path().join(std::ffi::OsStr::from_bytes(name));
         std::fs::write(&path, content).unwrap();
         path
     }
 
-    fn order(&mut self, argv: &[&[u8]]) -> SpawnOrder {
-        let path = self.file(b"file", b"content\n");
+    pub(crate) fn order(&mut self, argv: &[&[u8]]) -> SpawnOrder {
+        let path = self.dir.path().join("file");
+        if !path.exists() {
+            self.file(b"file", b"content\n");
+        }
         let run = self.next;
         self.next += 1;
         SpawnOrder {
@@ -80,19 +86,19 @@ impl House {
         }
     }
 
-    fn spawn(&mut self, order: SpawnOrder) -> u64 {
+    pub(crate) fn spawn(&mut self, order: SpawnOrder) -> u64 {
         let run = order.run.0;
         self.children.spawn(order).unwrap();
         run
     }
 
-    fn sh(&mut self, script: &str) -> u64 {
+    pub(crate) fn sh(&mut self, script: &str) -> u64 {
         let order = self.order(&[b"/bin/sh", b"-c", script.as_bytes()]);
         self.spawn(order)
     }
 
     /// One turn of the loop.
-    fn turn(&mut self) -> std::io::Result<()> {
+    pub(crate) fn turn(&mut self) -> std::io::Result<()> {
         let timeout = if self.children.has_due() {
             Duration::ZERO
         } else {
@@ -107,22 +113,27 @@ impl House {
             assert!(self.children.ready(event.token())?);
         }
         let (ended, lines, scouts) = (&mut self.ended, &mut self.lines, &mut self.scouts);
+        let mut said = 0;
         self.children.turn(&mut |happening| match happening {
-            Happening::Line(line) => lines
-                .entry(line.run.0)
-                .or_default()
-                .push(line.text.to_vec()),
+            Happening::Line(line) => {
+                said += 1;
+                lines
+                    .entry(line.run.0)
+                    .or_default()
+                    .push(line.text.to_vec());
+            }
             Happening::Ended(Input::Ended { run, end, output }) => {
                 assert!(ended.insert(run.0, (end, output)).is_none(), "ended twice");
             }
             Happening::Ended(other) => panic!("{other:?}"),
             Happening::Scout(made) => assert!(scouts.insert(made.number, made.pid).is_none()),
         });
+        self.lines_a_turn_max = self.lines_a_turn_max.max(said);
         Ok(())
     }
 
     /// Turns the loop until something is so.
-    fn until(&mut self, what: &str, mut so: impl FnMut(&House) -> bool) {
+    pub(crate) fn until(&mut self, what: &str, mut so: impl FnMut(&House) -> bool) {
         let start = Instant::now();
         while !so(self) {
             assert!(
@@ -133,12 +144,12 @@ impl House {
         }
     }
 
-    fn end(&mut self, run: u64) -> (ChildEnd, Vec<u8>) {
+    pub(crate) fn end(&mut self, run: u64) -> (ChildEnd, Vec<u8>) {
         self.until("end", |house| house.ended.contains_key(&run));
         self.ended[&run].clone()
     }
 
-    fn said(&self, run: u64) -> Vec<u8> {
+    pub(crate) fn said(&self, run: u64) -> Vec<u8> {
         self.lines
             .get(&run)
             .map(|lines| lines.join(&b'\n'))
@@ -146,7 +157,7 @@ impl House {
     }
 }
 
-fn place(path: &Path) -> Place {
+pub(crate) fn place(path: &Path) -> Place {
     let bytes = path.as_os_str().as_bytes();
     let dir = path.parent().unwrap().as_os_str().as_bytes();
     Place {
@@ -168,7 +179,7 @@ fn mount_of(dir: &Path) -> MountId {
     MountId(line.trim().parse().unwrap())
 }
 
-fn version(path: &Path) -> Version {
+pub(crate) fn version(path: &Path) -> Version {
     let meta = std::fs::symlink_metadata(path).unwrap();
     let btime = meta
         .created()
@@ -183,11 +194,54 @@ fn version(path: &Path) -> Version {
     }
 }
 
-#[test]
-fn a_child_runs() {
-    let mut house = House::new();
-    let run = house.sh("echo hello; echo oops >&2; cat <&3; exit 7");
-    let (end, output) = house.end(run);
-    assert_eq!(end, ChildEnd::Exit(7));
-    assert_eq!(output, b"hello\noops\ncontent\n");
+/// Waits for something that the loop has no part in.
+pub(crate) fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !so() {
+        assert!(
+            start.elapsed() < DEADLINE,
+            "{what}: not within {DEADLINE:?}"
+        );
+        std::thread::yield_now();
+    }
+}
+
+/// A process is no more, or only its exit status is left.
+pub(crate) fn is_gone(pid: i32) -> bool {
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .trim_start()
+            .starts_with('Z'),
+        Err(_) => true,
+    }
+}
+
+/// Spawner, launchers and waiting children whose parent is `parent`.
+pub(crate) fn spawners_of(parent: u32) -> Vec<i32> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<i32>().ok())
+        else {
+            continue;
+        };
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let mut fields = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_ascii_whitespace();
+        if stat.contains("(settled-spawner)")
+            && fields.next() != Some("Z")
+            && fields.next() == Some(&parent.to_string())
+        {
+            found.push(pid);
+        }
+    }
+    found
 }
