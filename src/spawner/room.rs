@@ -68,8 +68,10 @@ pub(super) fn spawner(given: Given) -> io::Result<Infallible> {
     let ctl = process::dup_from(given.ctl.as_fd(), OWN_FDS)?;
     let desk = process::dup_from(given.desk.as_fd(), OWN_FDS)?;
     let inotify = process::dup_from(given.inotify.as_fd(), OWN_FDS)?;
-    let bell = process::bell()?;
-    let bell = process::dup_from(bell.as_fd(), OWN_FDS)?;
+    let low_bell = process::bell()?;
+    let bell = process::dup_from(low_bell.as_fd(), OWN_FDS)?;
+    // Before its number is closed below: an owner that outlives that would close a stranger's.
+    drop(low_bell);
     let mut keep = [&ctl, &desk, &inotify, &bell].map(|fd| fd.as_raw_fd());
     keep.sort_unstable();
     // The owners of what is closed here are never dropped: this function does not return to them.
