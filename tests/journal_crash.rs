@@ -1,5 +1,6 @@
 //! Power cuts at every call and at random ones: what was flushed is there, nothing else but what was appended,
 //! in order; and the page cache may lie after a failed flush.
+#![allow(clippy::unwrap_used)]
 
 mod journal_support;
 

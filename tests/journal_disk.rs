@@ -1,4 +1,5 @@
 //! The journal on real files: the state directory, the lock, a full disk, processes that are killed.
+#![allow(clippy::unwrap_used)]
 
 mod journal_support;
 
@@ -394,4 +395,30 @@ fn the_lock_goes_with_the_process_and_not_with_its_file() {
     killed("hold", &dir);
     assert!(dir.join("lock").exists());
     drop(open(&dir));
+}
+
+/// A flush of one record writes a page or two, not the large folio that a careless allocation leaves.
+#[test]
+fn a_small_flush_writes_little() {
+    let (_temp, dir) = state();
+    let opened = DiskJournal::open(&dir, &Options::default(), false).unwrap();
+    let (mut journal, _) = opened.replay(|_, _| ()).unwrap();
+    // Until the next segment is there, flushes write more than what they were asked for.
+    let mut number = 0;
+    let mut flush = || {
+        number += 1;
+        journal.append(Wall(1), &numbered(number)).unwrap();
+        journal.flush().unwrap();
+    };
+    (0..40).for_each(|_| flush());
+    // proc_pid_io(5): counted when a page is made dirty.
+    let written = || -> u64 {
+        let text = fs::read_to_string("/proc/thread-self/io").unwrap();
+        let line = text.lines().find_map(|l| l.strip_prefix("write_bytes: "));
+        line.unwrap().parse().unwrap()
+    };
+    let before = written();
+    (0..100).for_each(|_| flush());
+    let each = (written() - before) / 100;
+    assert!(each <= 2 * 4096, "{each} bytes a flush");
 }

@@ -112,7 +112,10 @@ impl Header {
             first_seq: long(u64_at(bytes, 32))?,
             created: Wall(long(u64_at(bytes, 40))?.cast_signed()),
         };
-        if header.flushed < HEADER_BYTES || header.flushed % 8 != 0 || header.first_seq == 0 {
+        if header.flushed < HEADER_BYTES
+            || !header.flushed.is_multiple_of(8)
+            || header.first_seq == 0
+        {
             return Err(BadHeader::Field);
         }
         Ok(header)
@@ -306,6 +309,7 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -21,6 +21,7 @@ mod compact;
 pub mod error;
 pub mod format;
 pub mod inspect;
+mod read;
 pub mod recover;
 pub mod segment;
 pub mod storage;
@@ -30,7 +31,8 @@ use crate::core::time::Wall;
 use compact::Compaction;
 pub use error::{Damage, JournalError};
 use format::{HEADER_BYTES, Header, RECORD_MAX, Role, Seed, Stamp};
-use recover::{Reader, Survey, Walked};
+use read::Reader;
+use recover::{Survey, Walked};
 use storage::{Fault, File, Storage};
 
 /// What to do when something that was flushed cannot be read back.

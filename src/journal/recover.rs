@@ -8,7 +8,8 @@
 use super::body::{self, BadBody};
 use super::error::{Damage, JournalError, Why};
 use super::format::{self, BadFrame, BadHeader, FRAME_BYTES, HEADER_BYTES, Header, Seed, Stamp};
-use super::storage::{Fault, File, Storage, errno};
+use super::read::Reader;
+use super::storage::{File, Storage, errno};
 use crate::core::record::Record;
 
 /// One file that counts.
@@ -263,143 +264,6 @@ pub(super) fn walk<S: Storage>(
     Ok(walk.out)
 }
 
-/// One file, read through a window. `pread`, not a mapping: a read error is then an errno.
-pub(super) struct Reader<'a, S> {
-    storage: &'a mut S,
-    file: File,
-    size: u64,
-    seed: Seed,
-    window: Vec<u8>,
-    start: u64,
-    filled: usize,
-}
-
-const PAGE_BYTES: u64 = 4096;
-/// Holds the largest record several times over.
-const WINDOW_BYTES: usize = 1024 * 1024;
-
-impl<'a, S: Storage> Reader<'a, S> {
-    pub(super) fn new(storage: &'a mut S, file: File, size: u64, seed: Seed) -> Reader<'a, S> {
-        Reader {
-            storage,
-            file,
-            size,
-            seed,
-            window: Vec::new(),
-            start: 0,
-            filled: 0,
-        }
-    }
-
-    /// Drops what was read, so that the next look is at the file as it is then.
-    fn refresh(&mut self) {
-        self.filled = 0;
-    }
-
-    /// The bytes at `offset`: `want` of them, fewer at the end of the file. A place that the disk
-    /// cannot read has none.
-    fn bytes(&mut self, offset: u64, want: usize) -> Result<&[u8], Fault> {
-        let inside = |start: u64, filled: usize| {
-            let skip = usize::try_from(offset.checked_sub(start)?).ok()?;
-            (skip.checked_add(want)? <= filled).then_some(skip)
-        };
-        let skip = match inside(self.start, self.filled) {
-            Some(skip) => skip,
-            None => {
-                let left = self.size.saturating_sub(offset);
-                let most = WINDOW_BYTES.min(usize::try_from(left).unwrap_or(WINDOW_BYTES));
-                self.window.resize(most.max(want), 0);
-                self.start = offset;
-                self.filled = 0;
-                while self.filled < self.window.len() {
-                    let at = offset.saturating_add(self.filled as u64);
-                    let into = self.window.get_mut(self.filled..).unwrap_or_default();
-                    match self.storage.read_at(self.file, at, into) {
-                        Ok(0) => break,
-                        Ok(got) => self.filled += got,
-                        // What could be read before is judged first; the bad place itself has no bytes.
-                        Err(fault) if fault.errno == errno::EIO => break,
-                        Err(fault) => return Err(fault),
-                    }
-                }
-                0
-            }
-        };
-        let end = skip.saturating_add(want).min(self.filled);
-        Ok(self.window.get(skip..end).unwrap_or_default())
-    }
-
-    /// The frame at `offset`.
-    pub(super) fn frame(
-        &mut self,
-        offset: u64,
-    ) -> Result<Result<format::Frame<'_>, BadFrame>, Fault> {
-        let whole = match format::claimed(self.bytes(offset, FRAME_BYTES as usize)?) {
-            Ok(whole) => whole,
-            Err(bad) => return Ok(Err(bad)),
-        };
-        let seed = self.seed;
-        Ok(format::frame(self.bytes(offset, whole as usize)?, seed))
-    }
-
-    /// The first record at or behind `from` whose checksum matches and whose sequence number is in
-    /// `seqs`: offset, stamp, bytes.
-    fn next_valid(
-        &mut self,
-        from: u64,
-        seqs: std::ops::Range<u64>,
-    ) -> Result<Option<(u64, Stamp, u32)>, Fault> {
-        let mut at = from;
-        while at.saturating_add(u64::from(FRAME_BYTES)) <= self.size {
-            let bytes = self.bytes(at, FRAME_BYTES as usize)?;
-            if bytes.len() < FRAME_BYTES as usize {
-                // The disk cannot read this page; each try may take it seconds.
-                at = (at | (PAGE_BYTES - 1)) + 1;
-                continue;
-            }
-            let plausible = format::claimed(bytes).is_ok()
-                && format::claimed_seq(bytes).is_some_and(|seq| seqs.contains(&seq));
-            if plausible && let Ok(frame) = self.frame(at)? {
-                let bytes = FRAME_BYTES as usize + frame.body.len();
-                let bytes = format::padded(u32::try_from(bytes).unwrap_or(u32::MAX));
-                return Ok(Some((at, frame.stamp, bytes)));
-            }
-            at += 8;
-        }
-        Ok(None)
-    }
-
-    /// The highest offset that any record at or behind `from` knows flushed.
-    fn highest_flushed(
-        &mut self,
-        from: u64,
-        seqs: std::ops::Range<u64>,
-    ) -> Result<Option<u64>, Fault> {
-        let (mut at, mut highest) = (from, None);
-        while let Some((found, stamp, bytes)) = self.next_valid(at, seqs.clone())? {
-            highest = highest.max(Some(u64::from(stamp.flushed)));
-            at = found.saturating_add(u64::from(bytes));
-        }
-        Ok(highest)
-    }
-
-    /// Behind the last byte at or behind `from` that is not zero.
-    fn written_end(&mut self, from: u64) -> Result<u64, Fault> {
-        let (mut at, mut end) = (from, from);
-        while at < self.size {
-            let bytes = self.bytes(at, 64 * 1024)?;
-            if bytes.is_empty() {
-                break;
-            }
-            if let Some(last) = bytes.iter().rposition(|&b| b != 0) {
-                end = at + last as u64 + 1;
-            }
-            at += bytes.len() as u64;
-        }
-        Ok(end)
-    }
-}
-
 struct Walk<'a> {
     out: Walked,
     /// The sequence number that follows; unknown behind an unreadable base.
@@ -547,6 +411,10 @@ impl Walk<'_> {
         let successor_seq = next
             .and_then(|next| next.header.as_ref().ok())
             .map(|header| header.first_seq);
+        // The successor, where its number does not follow.
+        let after = next
+            .map(|next| next.file)
+            .filter(|next| next.number() != entry.file.number().map(|n| n.saturating_add(1)));
         let mut known = entry
             .header
             .as_ref()
@@ -628,8 +496,14 @@ impl Walk<'_> {
                         (None, None) => (known.max(at), expected),
                     };
                     let missing = seq.saturating_sub(expected);
-                    let (file, storage) = (entry.file, &*reader.storage);
-                    self.damage(storage, file, at, resume - at, why, missing);
+                    let (lost, storage) = (resume - at, &*reader.storage);
+                    match after {
+                        // The file ends cleanly; the one between it and its successor is not there.
+                        Some(after) if lost == 0 && found == Found::Nothing => {
+                            self.damage(storage, after, 0, 0, Why::Missing, missing);
+                        }
+                        _ => self.damage(storage, entry.file, at, lost, why, missing),
+                    }
                     self.expected = Some(seq);
                     if next.is_none() {
                         at = resume;

@@ -1,7 +1,7 @@
 //! The real storage: files in the state directory, segments written through a mapping.
 //!
-//! A segment is allocated by writing zeros over all of it: `fallocate` would leave unwritten extents, whose
-//! first flush is a commit of metadata each. Its pages are faulted in before they are written
+//! A segment is allocated by writing zeros over all of it, page by page: `fallocate` would leave unwritten
+//! extents, whose first flush is a commit of metadata each; larger writes would make larger folios. Its pages are faulted in before they are written
 //! (`MADV_POPULATE_WRITE`), so that an error is an errno and not a signal. `fdatasync` of the descriptor
 //! writes dirty mapped pages too, and leaves out what has nothing but a new mtime to be committed.
 //! Reading is `pread`.
@@ -262,7 +262,10 @@ impl Storage for Disk {
     }
 
     fn allocate(&mut self, name: Name, offset: u64, length: u64) -> Result<(), Fault> {
-        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+        // One page at a time: the page cache keeps what is written at once in one folio, up to megabytes
+        // of it, and a single store through a mapping makes the whole folio dirty. After writes of 4 MiB
+        // each flush of 128 bytes wrote 2 MiB (measured, Linux 6.18, ext4).
+        static ZEROS: [u8; 4096] = [0; 4096];
         self.writable("allocate", name)?;
         let handle = self.handle("create", name, true)?;
         // A mapping of another length would not fit the file any more.
@@ -438,6 +441,7 @@ fn untrusted(magic: u64) -> Option<&'static str> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

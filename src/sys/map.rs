@@ -6,7 +6,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// A file mapped shared and writable, for copying bytes into. Never read through: mmap(2).
 ///
-/// Children do not get it (`MADV_DONTFORK`).
+/// Children do not get it (`MADV_DONTFORK`). A store makes the whole folio dirty that the page is part of, so
+/// the file's pages should have come into the cache one by one.
 #[derive(Debug)]
 pub struct Map {
     start: *mut u8,
@@ -36,6 +37,8 @@ impl Map {
             length,
         };
         map.advise(0, length, libc::MADV_DONTFORK)?;
+        // A page that was evicted comes back alone, not as part of a large folio (see the doc comment).
+        map.advise(0, length, libc::MADV_RANDOM)?;
         Ok(map)
     }
 
@@ -188,6 +191,7 @@ fn zero(returned: libc::c_int) -> io::Result<()> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use std::os::unix::fs::FileExt;

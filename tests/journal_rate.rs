@@ -1,0 +1,192 @@
+//! How fast the journal is, against the least that a program could do. A table, no assertion:
+//! `cargo test --release --test journal_rate -- --ignored --nocapture`. `JOURNAL_RATE_DIR` chooses the disk.
+#![allow(clippy::unwrap_used)]
+
+mod journal_support;
+
+use settled::core::ask::Version;
+use settled::core::ids::{DirId, JobId};
+use settled::core::record::Record;
+use settled::core::time::Wall;
+use settled::journal::Options;
+use settled::journal::segment::DiskJournal;
+use settled::sys::map::Map;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Like the `settled` record of a file with a name of 30 bytes: 152 bytes in the journal.
+fn record(n: u64) -> Record {
+    Record::Settled {
+        job: JobId(n),
+        dir: DirId(3),
+        name: b"a-file-with-a-name-of-30-bytes".to_vec(),
+        version: Version {
+            ino: n,
+            btime_ns: 1,
+            generation: 0,
+            size: 1,
+            mtime_ns: 1,
+        },
+        ctime_ns: 1,
+        reruns: 0,
+    }
+}
+const RECORD_BYTES: usize = 32 + 8 + 4 + 36 + 8 + 1 + 4 + 30 + 5;
+
+fn place() -> tempfile::TempDir {
+    let base = std::env::var_os("JOURNAL_RATE_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+    tempfile::tempdir_in(base).unwrap()
+}
+
+/// A file of zeros, on the disk, written in pieces of this size (large ones make large folios, which suit
+/// `pwrite` and do not suit a mapping).
+fn zeros(path: &Path, bytes: usize, piece: usize) -> File {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .unwrap();
+    for at in (0..bytes).step_by(piece) {
+        file.write_all_at(&vec![0; piece], at as u64).unwrap();
+    }
+    file.sync_all().unwrap();
+    file
+}
+
+/// The others write within this much, over and over, as long as the journal's segment.
+const LENGTH: usize = 4 * 1024 * 1024;
+
+trait Contender {
+    fn batch(&mut self, records: u64);
+}
+
+struct TheJournal(
+    settled::journal::Journal<settled::journal::segment::Disk>,
+    u64,
+);
+impl Contender for TheJournal {
+    fn batch(&mut self, records: u64) {
+        for _ in 0..records {
+            self.1 += 1;
+            self.0.append(Wall(1), &record(self.1)).unwrap();
+        }
+        self.0.flush().unwrap();
+    }
+}
+
+/// `pwrite` of ready bytes, then `fdatasync`.
+struct Pwrite(File, usize);
+impl Contender for Pwrite {
+    fn batch(&mut self, records: u64) {
+        let bytes = vec![1; records as usize * RECORD_BYTES];
+        if self.1 + bytes.len() > LENGTH {
+            self.1 = 0;
+        }
+        self.0.write_all_at(&bytes, self.1 as u64).unwrap();
+        self.1 += bytes.len();
+        self.0.sync_data().unwrap();
+    }
+}
+
+/// Stores into a mapping, then `msync` or `fdatasync`.
+struct Mapped(File, Map, usize, bool);
+impl Contender for Mapped {
+    fn batch(&mut self, records: u64) {
+        let bytes = vec![1; records as usize * RECORD_BYTES];
+        if self.2 + bytes.len() > LENGTH {
+            self.2 = 0;
+        }
+        self.1.populate_write(self.2, bytes.len()).unwrap();
+        self.1.write(self.2, &bytes).unwrap();
+        if self.3 {
+            self.1.sync(self.2, bytes.len()).unwrap();
+        } else {
+            self.0.sync_data().unwrap();
+        }
+        self.2 += bytes.len();
+    }
+}
+
+#[test]
+#[ignore = "a measurement: takes a minute and says nothing about right or wrong"]
+fn append_and_flush() {
+    let dir = place();
+    let options = Options::default();
+    let opened = DiskJournal::open(&dir.path().join("state"), &options, true).unwrap();
+    let (journal, _) = opened.replay(|_, _| ()).unwrap();
+    let mapped = |name: &str, msync| {
+        let file = zeros(&dir.path().join(name), LENGTH, 4096);
+        let map = Map::new(&file, LENGTH).unwrap();
+        Mapped(file, map, 0, msync)
+    };
+    let unwritten = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(dir.path().join("e"))
+        .unwrap();
+    nix::fcntl::fallocate(
+        &unwritten,
+        nix::fcntl::FallocateFlags::empty(),
+        0,
+        64 * LENGTH as i64,
+    )
+    .unwrap();
+    unwritten.sync_all().unwrap();
+    let mut contenders: Vec<(&str, Box<dyn Contender>)> = vec![
+        (
+            "pwrite + fdatasync",
+            Box::new(Pwrite(zeros(&dir.path().join("a"), LENGTH, LENGTH), 0)),
+        ),
+        ("the journal", Box::new(TheJournal(journal, 0))),
+        ("map + fdatasync", Box::new(mapped("b", false))),
+        ("map + msync", Box::new(mapped("c", true))),
+    ];
+    for batch in [1, 64, 1024] {
+        let mut all = vec![Vec::new(); contenders.len()];
+        // One batch each in turn, so that whatever else the disk is doing hits all alike.
+        for round in 0..4000 {
+            for n in 0..contenders.len() {
+                let n = (n + round) % contenders.len();
+                let before = Instant::now();
+                contenders[n].1.batch(batch);
+                all[n].push(before.elapsed());
+            }
+        }
+        println!("{batch} records of {RECORD_BYTES} bytes a flush");
+        let rate = |waits: &Vec<Duration>| {
+            waits.len() as f64 / waits.iter().sum::<Duration>().as_secs_f64()
+        };
+        let bare = rate(&all[0]);
+        for ((name, _), waits) in contenders.iter().zip(&mut all) {
+            let flushes = rate(waits);
+            waits.sort_unstable();
+            println!(
+                "  {name:20} {:10.0} records/s {:6.2} of the bare one; p50 {:?} p99 {:?} max {:?}",
+                flushes * batch as f64,
+                flushes / bare,
+                waits[waits.len() / 2],
+                waits[waits.len() * 99 / 100],
+                waits[waits.len() - 1],
+            );
+        }
+    }
+    // What zeros spare: the same writes over blocks that are allocated and were never written.
+    let (mut waits, mut at) = (Vec::new(), 0);
+    let bytes = vec![1; RECORD_BYTES];
+    for _ in 0..3000 {
+        let before = Instant::now();
+        unwritten.write_all_at(&bytes, at).unwrap();
+        unwritten.sync_data().unwrap();
+        waits.push(before.elapsed());
+        at += 4096;
+    }
+    waits.sort_unstable();
+    println!(
+        "pwrite + fdatasync, fallocated, a new page each: p50 {:?}",
+        waits[1500]
+    );
+}
