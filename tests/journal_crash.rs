@@ -24,6 +24,16 @@ fn open(memory: &Memory) -> Result<(Journal<Memory>, Report, Vec<u64>), JournalE
     Ok((journal, report, numbers))
 }
 
+/// How often the interesting things happened, so that a run in which they did not is no proof.
+#[derive(Debug, Default)]
+struct Happened {
+    cuts: u64,
+    rewrites: u64,
+    commits: u64,
+    rotations: u64,
+    finals: u64,
+}
+
 /// What the world knows: what has been appended, what has been promised.
 #[derive(Debug, Default)]
 struct Promise {
@@ -65,13 +75,23 @@ impl Promise {
 }
 
 /// One life of a journal, until a call fails or its time is over.
-fn live(memory: &Memory, random: &mut Random, promise: &mut Promise, seed: u64) {
+fn live(
+    memory: &Memory,
+    random: &mut Random,
+    promise: &mut Promise,
+    happened: &mut Happened,
+    seed: u64,
+) {
     let Ok((mut journal, report, numbers)) = open(memory) else {
         return;
     };
     assert_eq!(report.damage, [], "seed {seed}");
     promise.check(&numbers, seed);
+    happened.cuts += u64::from(report.cut_bytes > 0);
+    happened.rewrites += u64::from(report.rewritten > 0);
     let mut pushed = None;
+    let segments = |memory: &Memory| memory.files().len() as u64;
+    let mut before = segments(memory);
     for _ in 0..random.below(60) {
         let done = match random.below(12) {
             0 if pushed.is_none() => {
@@ -91,7 +111,10 @@ fn live(memory: &Memory, random: &mut Random, promise: &mut Promise, seed: u64) 
                 if done.is_ok() && to == end {
                     pushed = None;
                     promise.forgettable = keep;
-                    journal.compact_commit().map(|()| promise.forgotten = keep)
+                    journal.compact_commit().map(|()| {
+                        promise.forgotten = keep;
+                        happened.commits += 1;
+                    })
                 } else {
                     done
                 }
@@ -102,14 +125,23 @@ fn live(memory: &Memory, random: &mut Random, promise: &mut Promise, seed: u64) 
                 flushed.map(|_| promise.flushed = before)
             }
             _ => (0..random.below(120)).try_for_each(|_| {
-                // Appended may mean on the disk, whatever is answered.
+                journal.append(Wall(2), &numbered(promise.appended))?;
                 promise.appended += 1;
-                journal.append(Wall(2), &numbered(promise.appended - 1))
+                Ok(())
             }),
         };
+        happened.rotations += segments(memory).saturating_sub(before);
+        before = segments(memory);
         match done {
             Ok(()) => {}
-            Err(_) => return,
+            Err(error @ JournalError::Final(_)) => {
+                assert_eq!(journal.flush().unwrap_err(), error, "seed {seed}");
+                happened.finals += 1;
+                return;
+            }
+            // A compaction that failed, a segment that could not be made: the journal goes on.
+            Err(_) if pushed.is_some() && !journal.compacting() => pushed = None,
+            Err(_) => {}
         }
     }
 }
@@ -119,15 +151,22 @@ fn nothing_flushed_is_lost_by_power_cuts() {
     let seeds = std::env::var("JOURNAL_SEEDS")
         .ok()
         .and_then(|text| text.parse().ok());
-    for seed in 0..seeds.unwrap_or(300) {
+    let mut happened = Happened::default();
+    let seeds = seeds.unwrap_or(150);
+    for seed in 0..seeds {
         let memory = Memory::new(seed);
         let mut random = Random(seed);
         let mut promise = Promise::default();
         for _ in 0..6 {
             let calls = memory.0.borrow().calls;
-            let off = calls + random.below(60) as u64;
-            memory.0.borrow_mut().off_at = Some(off);
-            live(&memory, &mut random, &mut promise, seed);
+            // The machine goes off, or one call fails, or both, or neither.
+            if random.below(4) != 0 {
+                memory.0.borrow_mut().off_at = Some(calls + random.below(60) as u64);
+            }
+            if random.below(2) == 0 {
+                memory.0.borrow_mut().fail_at = Some(calls + random.below(60) as u64);
+            }
+            live(&memory, &mut random, &mut promise, &mut happened, seed);
             if random.below(3) == 0 {
                 memory.process_ends();
             } else {
@@ -138,6 +177,16 @@ fn nothing_flushed_is_lost_by_power_cuts() {
         assert_eq!(report.damage, []);
         promise.check(&numbers, seed);
     }
+    let Happened {
+        cuts,
+        rewrites,
+        commits,
+        rotations,
+        finals,
+    } = happened;
+    let least = [cuts, rewrites, commits, rotations, finals];
+    println!("{seeds} seeds: {happened:?}");
+    assert!(least.iter().all(|&n| n > seeds / 20), "{happened:?}");
 }
 
 #[test]
@@ -194,4 +243,55 @@ fn flush_is_one_flush_and_nothing_when_there_is_nothing() {
     let flushed = journal.flush().unwrap();
     assert_eq!((flushed.records, flushed.bytes), (2, 96));
     assert_eq!(memory.0.borrow().flushes.len(), 1);
+}
+
+/// The directory as it is at a flush, with every choice of the sectors of the batch that is being flushed
+/// written or not: what was flushed before is there, and of the batch a beginning.
+#[test]
+fn every_image_of_a_torn_batch_opens() {
+    for (before, batch) in [(3, 60), (100, 75), (0, 10), (7, 100)] {
+        let memory = Memory::new(1);
+        let (mut journal, _, _) = open(&memory).unwrap();
+        for n in 0..before {
+            journal.append(Wall(2), &numbered(n)).unwrap();
+        }
+        journal.flush().unwrap();
+        let file = settled::journal::storage::File::Log(1);
+        let old = memory.bytes(file);
+        for n in before..before + batch {
+            journal.append(Wall(2), &numbered(n)).unwrap();
+        }
+        journal.flush().unwrap();
+        let new = memory.bytes(file);
+        drop(journal);
+        let sectors: Vec<usize> = (0..new.len())
+            .step_by(512)
+            .filter(|&at| old[at..at + 512] != new[at..at + 512])
+            .collect();
+        assert!((1..=11).contains(&sectors.len()), "{}", sectors.len());
+        let mut ends = std::collections::BTreeSet::new();
+        for choice in 0..1u32 << sectors.len() {
+            let image = memory.copy();
+            image.edit(file, |bytes| {
+                bytes.copy_from_slice(&old);
+                for (bit, &at) in sectors.iter().enumerate() {
+                    if choice & (1 << bit) != 0 {
+                        bytes[at..at + 512].copy_from_slice(&new[at..at + 512]);
+                    }
+                }
+            });
+            let (mut journal, report, numbers) = open(&image).unwrap();
+            let end = numbers.len() as u64;
+            assert_eq!(numbers, (0..end).collect::<Vec<_>>());
+            assert!((before..=before + batch).contains(&end));
+            assert_eq!(report.damage, []);
+            ends.insert(end);
+            journal.append(Wall(2), &numbered(end)).unwrap();
+            journal.flush().unwrap();
+            drop(journal);
+            assert_eq!(open(&image).unwrap().2.len() as u64, end + 1);
+        }
+        // The images were not all alike.
+        assert_eq!(ends.len(), sectors.len() + 1);
+    }
 }

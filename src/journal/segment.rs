@@ -70,16 +70,7 @@ impl DiskJournal {
 impl Disk {
     /// The directory for writing: made if missing, checked, locked.
     pub fn lock(path: &Path, force: bool) -> Result<Disk, JournalError> {
-        let made = fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path);
-        match made {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(refused(path, BadDirectory::NotADirectory));
-            }
-            other => other.map_err(|error| fault("create", path, &error))?,
-        }
+        make_directory(path)?;
         let mut disk = Disk::read_only(path)?;
         disk.check_owner()?;
         let kind = disk.filesystem()?;
@@ -404,6 +395,35 @@ impl Handle {
         self.file.write_all_at(bytes, offset)?;
         map::start_writeback(&self.file, offset, bytes.len() as u64)
     }
+}
+
+/// Makes the directory and those above it that are missing, all for their owner alone, and their names
+/// durable: a journal whose directory a power cut takes away is no journal.
+fn make_directory(path: &Path) -> Result<(), JournalError> {
+    let missing: Vec<&Path> = path
+        .ancestors()
+        .take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists())
+        .collect();
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path);
+    match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(refused(path, BadDirectory::NotADirectory));
+        }
+        other => other.map_err(|error| fault("create", path, &error))?,
+    }
+    for dir in missing {
+        let parent = match dir.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        File::open(parent)
+            .and_then(|parent| parent.sync_all())
+            .map_err(|error| fault("flush", parent, &error))?;
+    }
+    Ok(())
 }
 
 fn fault(act: &'static str, path: &Path, error: &io::Error) -> Fault {
