@@ -359,6 +359,36 @@ fn a_full_disk_pauses_and_keeps_its_reserve() {
 }
 
 #[test]
+fn a_read_only_disk_says_so_and_can_be_looked_at() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("not run: needs root to mount a small filesystem");
+        return;
+    }
+    let disk = SmallDisk::mount(512);
+    let dir = disk.0.path().join("state");
+    let (mut journal, _, _) = open(&dir);
+    journal.append(Wall(1), &numbered(1)).unwrap();
+    journal.flush().unwrap();
+    drop(journal);
+    nix::mount::mount(
+        None::<&str>,
+        disk.0.path(),
+        None::<&str>,
+        nix::mount::MsFlags::MS_REMOUNT | nix::mount::MsFlags::MS_RDONLY,
+        None::<&str>,
+    )
+    .unwrap();
+    let error = DiskJournal::open(&dir, &options(), false).unwrap_err();
+    assert!(
+        error.to_string().contains("Read-only file system"),
+        "{error}"
+    );
+    assert!(error.to_string().contains(dir.to_str().unwrap()), "{error}");
+    let seen = settled::journal::inspect::stat(&dir).unwrap();
+    assert_eq!(seen.kinds["started"], 1);
+}
+
+#[test]
 fn a_first_start_on_a_full_disk_says_so() {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("not run: needs root to mount a small filesystem");

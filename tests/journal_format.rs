@@ -7,7 +7,7 @@ use journal_support::{KINDS, Random};
 use settled::core::time::Wall;
 use settled::journal::body;
 use settled::journal::format::{
-    BadFrame, FRAME_BYTES, Header, RECORD_MAX, Role, Seed, Stamp, encode, frame, padded,
+    BadFrame, FRAME_BYTES, Header, RECORD_MAX, Role, Seed, Stamp, VERSION, encode, frame, padded,
 };
 
 fn stamp(random: &mut Random) -> Stamp {
@@ -109,4 +109,27 @@ fn lengths_are_bounded() {
     let mut bytes = vec![0; 64];
     bytes[4..8].copy_from_slice(&65u32.to_le_bytes());
     assert_eq!(frame(&bytes, seed), Err(BadFrame::Cut));
+}
+
+/// settled-journal(5) and the code name the same things.
+#[test]
+fn the_manual_knows_every_kind_and_limit() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("man/settled-journal.5");
+    let manual = std::fs::read_to_string(path).unwrap();
+    for kind in 0..=u16::MAX {
+        let heading = format!(".It {kind} ");
+        match body::kind_name(kind) {
+            Some(name) => assert!(manual.contains(&format!(".It {kind} {name}\n")), "{kind}"),
+            // Tables have numbers of their own, each with a second column.
+            None => assert!(
+                manual
+                    .lines()
+                    .all(|line| !line.starts_with(&heading) || line.contains(" Ta ")),
+                "{kind} is in the manual and not in the code"
+            ),
+        }
+    }
+    for number in [RECORD_MAX.to_string(), format!("version {VERSION}\n")] {
+        assert!(manual.contains(&number), "{number}");
+    }
 }

@@ -190,3 +190,67 @@ fn append_and_flush() {
         waits[1500]
     );
 }
+
+/// Replay against reading the same bytes; `JOURNAL_RECORDS` says how many.
+#[test]
+#[ignore = "a measurement: writes a gigabyte for every eight million records"]
+fn replay() {
+    let count = std::env::var("JOURNAL_RECORDS").map_or(2_000_000, |text| text.parse().unwrap());
+    let dir = place();
+    let state = dir.path().join("state");
+    let open = || DiskJournal::open(&state, &Options::default(), true).unwrap();
+    let (mut journal, _) = open().replay(|_, _| ()).unwrap();
+    let start = Instant::now();
+    for n in 0..count {
+        journal.append(Wall(1), &record(n)).unwrap();
+        if n % 1000 == 999 {
+            journal.flush().unwrap();
+        }
+    }
+    journal.flush().unwrap();
+    println!("written in {:.2?}", start.elapsed());
+    drop(journal);
+    let read = || {
+        let start = Instant::now();
+        let mut buffer = vec![0; 1 << 20];
+        let mut bytes = 0;
+        for entry in std::fs::read_dir(&state).unwrap() {
+            let mut file = File::open(entry.unwrap().path()).unwrap();
+            loop {
+                match std::io::Read::read(&mut file, &mut buffer).unwrap() {
+                    0 => break,
+                    got => bytes += got as u64,
+                }
+            }
+        }
+        (bytes, start.elapsed())
+    };
+    for _ in 0..3 {
+        let (bytes, reading) = read();
+        let start = Instant::now();
+        let mut records = 0u64;
+        let (journal, report) = open().replay(|_, _| records += 1).unwrap();
+        let replaying = start.elapsed();
+        assert_eq!((records, report.damage), (count, vec![]));
+        drop(journal);
+        println!(
+            "{records} records, {bytes} bytes: read {reading:.2?}, replayed {replaying:.2?} ({:.2} times)",
+            replaying.as_secs_f64() / reading.as_secs_f64()
+        );
+    }
+    let (mut journal, _) = open().replay(|_, _| ()).unwrap();
+    let start = Instant::now();
+    journal.compact_begin(Wall(1)).unwrap();
+    let mut worst = Duration::ZERO;
+    for n in 0..1_000_000 {
+        let before = Instant::now();
+        journal.compact_push(&record(n)).unwrap();
+        worst = worst.max(before.elapsed());
+    }
+    let pushed = start.elapsed();
+    journal.compact_commit().unwrap();
+    println!(
+        "compaction to 1,000,000 records: pushed in {pushed:.2?}, slowest push {worst:.2?}, commit {:.2?}",
+        start.elapsed().checked_sub(pushed).unwrap()
+    );
+}

@@ -228,7 +228,7 @@ impl<S: Storage> Opened<S> {
     /// Makes the segment that this process writes, and gives it the unproven records of the last one.
     fn take_over(mut self, walked: Walked) -> Result<Journal<S>, JournalError> {
         let numbers = self.survey.files().filter_map(|entry| entry.file.number());
-        let number = numbers.max().unwrap_or(0).saturating_add(1);
+        let number = next_number(&self.storage, numbers.max().unwrap_or(0))?;
         let segment_bytes = self.options.segment_bytes.clamp(64 * 1024, 1 << 30);
         let segment_bytes = segment_bytes.next_multiple_of(4096);
         let seed = Seed::new(Role::Log, self.salt, number);
@@ -354,7 +354,7 @@ impl<S: Storage> Journal<S> {
             self.stage(wall, record)?;
         }
         self.active.staged_records += 1;
-        self.next_seq += 1;
+        self.next_seq = self.next_seq.saturating_add(1);
         // Known before the reserve is begun, not when it is used up.
         if self.active.free() <= self.reserve_bytes {
             self.grow_spare(u32::MAX);
@@ -487,8 +487,8 @@ impl<S: Storage> Journal<S> {
         if let Spare::Blocked(fault) = &self.spare {
             return Err(no_room(fault.clone()));
         }
+        let number = next_number(&self.storage, self.active.number)?;
         self.write_out()?;
-        let number = self.active.number.saturating_add(1);
         let header = Header {
             role: Role::Log,
             id: self.id,
@@ -550,6 +550,17 @@ impl<S: Storage> Journal<S> {
         }
         Ok(())
     }
+}
+
+/// Numbers are never used twice: after four thousand million segments there is an end.
+fn next_number<S: Storage>(storage: &S, last: u32) -> Result<u32, JournalError> {
+    last.checked_add(1).ok_or_else(|| {
+        JournalError::Storage(Fault {
+            act: "number a segment after",
+            path: storage.path(File::Log(last)),
+            errno: storage::errno::EOVERFLOW,
+        })
+    })
 }
 
 fn no_room(fault: Fault) -> JournalError {

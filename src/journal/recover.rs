@@ -344,7 +344,7 @@ impl Walk<'_> {
                         }
                     }
                     at += u64::from(bytes);
-                    expected += 1;
+                    expected = expected.saturating_add(1);
                     continue;
                 }
                 Ok(frame) => Why::Sequence {
@@ -357,7 +357,7 @@ impl Walk<'_> {
             let next = reader.next_valid(at, expected..u64::MAX)?;
             let (resume, found) = match next {
                 Some((resume, stamp, _)) => (resume, stamp.seq),
-                None => (entry.size, expected),
+                None => (entry.size.max(at), expected),
             };
             let storage = &*reader.storage;
             self.damage(storage, entry.file, at, resume - at, why, found - expected);
@@ -372,7 +372,7 @@ impl Walk<'_> {
             size: entry.size,
             end: at,
             known: at,
-            records: expected - 1,
+            records: expected.saturating_sub(1),
             first_seq: None,
         });
         self.expected = entry.header.as_ref().ok().map(|header| header.first_seq);

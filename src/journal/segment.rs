@@ -283,12 +283,12 @@ impl Storage for Disk {
 
     fn write(&mut self, name: Name, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
         self.writable("write", name)?;
-        let mapped = matches!(name, Name::Log(_) | Name::Spare);
-        let handle = self.handle("open", name, !mapped)?;
-        let written = if mapped {
-            handle.write_mapped(offset, bytes)
+        let segment = matches!(name, Name::Log(_) | Name::Spare);
+        let handle = self.handle("open", name, !segment)?;
+        let written = if segment {
+            handle.write_segment(offset, bytes)
         } else {
-            handle.write_plain(offset, bytes)
+            handle.write_base(offset, bytes)
         };
         written.map_err(|error| self.fault("write", name, &error))
     }
@@ -372,8 +372,16 @@ impl Storage for Disk {
     }
 }
 
+/// A batch of more bytes is written by one `pwrite` into the same page cache: beyond a page or two, faulting
+/// each page in and write-protecting it again after the flush costs more than one call (measured with
+/// batches of 8 KiB: 0.9 of the rate of pwrite and fdatasync through the mapping, 1.0 so).
+const MAPPED_MAX_BYTES: usize = 4096;
+
 impl Handle {
-    fn write_mapped(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    fn write_segment(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if bytes.len() > MAPPED_MAX_BYTES {
+            return self.file.write_all_at(bytes, offset);
+        }
         let too_far = || io::Error::from(io::ErrorKind::InvalidInput);
         let offset = usize::try_from(offset).map_err(|_| too_far())?;
         let map = match &mut self.map {
@@ -388,7 +396,7 @@ impl Handle {
     }
 
     /// For bases: their length is not known before, and nothing waits for a single write.
-    fn write_plain(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    fn write_base(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         if offset == 0 {
             self.file.set_len(0)?;
         }

@@ -82,6 +82,8 @@ pub mod errno {
     pub const ENOSPC: i32 = 28;
     /// Read-only filesystem.
     pub const EROFS: i32 = 30;
+    /// A number does not fit.
+    pub const EOVERFLOW: i32 = 75;
     /// Quota exceeded.
     pub const EDQUOT: i32 = 122;
 }
