@@ -503,3 +503,43 @@ impl Child {
 fn send(leader: i32, signal: i32) {
     let _nobody_there = process::signal_group(leader, signal);
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn what_others_write_after_the_end_is_not_read() {
+        let (output, input) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
+        let mut input = std::fs::File::from(input);
+        input.write_all(&[b'x'; 10_000]).unwrap();
+        let mut child = Child {
+            labels: Labels {
+                run: RunId(1),
+                watch: String::new(),
+                job_name: String::new(),
+                attempt: 1,
+            },
+            pid: None,
+            pidfd: None,
+            output: Some(output),
+            spare: None,
+            capture: Capture::default(),
+            owed: Vec::new(),
+            signalled: false,
+            not_started: None,
+            end: Some(ChildEnd::Exit(0)),
+            left: 5_000,
+            due: false,
+        };
+        let mut buffer = [0; READ_BYTES];
+        let reads: Vec<_> = (0..3)
+            .map(|_| child.read(&mut buffer, &mut |_| {}).1)
+            .collect();
+        assert_eq!(reads, [4096, 904, 0]);
+        assert!(child.output.is_none());
+        assert!(input.write_all(b"y").is_err());
+    }
+}
