@@ -14,6 +14,7 @@ pub(crate) mod wire;
 
 use crate::core::ask::Place;
 use crate::core::ids::RunId;
+use crate::sys::packet;
 use crate::sys::process::{self, Exit, Fork};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -66,7 +67,7 @@ impl Outbox {
     fn flush(&mut self, registry: &Registry) -> io::Result<()> {
         while let Some((bytes, fds)) = self.queue.front() {
             let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(|fd| fd.as_fd()).collect();
-            match process::send_packet(self.socket.as_fd(), bytes, &borrowed, false) {
+            match packet::send(self.socket.as_fd(), bytes, &borrowed, false) {
                 Ok(()) => drop(self.queue.pop_front()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
@@ -90,7 +91,7 @@ impl Outbox {
 
     /// The next message, `None` if there is none now.
     fn receive(&self, buffer: &mut [u8; ANSWER_MAX]) -> io::Result<Option<usize>> {
-        match process::receive_packet(self.socket.as_fd(), buffer, false) {
+        match packet::receive(self.socket.as_fd(), buffer, false) {
             Ok(packet) if packet.len == 0 => Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 "the spawner has ended",
@@ -138,8 +139,8 @@ impl Spawner {
     /// # Errors
     /// Those of socketpair(2) and fork(2).
     pub fn start(inotify: BorrowedFd<'_>, scout_main: ScoutMain) -> io::Result<Spawner> {
-        let (ctl, its_ctl) = process::packet_pair()?;
-        let (desk, its_desk) = process::packet_pair()?;
+        let (ctl, its_ctl) = packet::pair()?;
+        let (desk, its_desk) = packet::pair()?;
         let inotify = inotify.try_clone_to_owned()?;
         let outbox = |socket, token| Outbox {
             socket,
@@ -217,7 +218,7 @@ impl Spawner {
         if message.len() > PACKET_MAX {
             let start = encode(false)?.len();
             let body = message.get(start..).unwrap_or_default();
-            fds.push(Rc::new(process::file_of(body).map_err(Refused::ThisOne)?));
+            fds.push(Rc::new(packet::file_of(body).map_err(Refused::ThisOne)?));
             message = encode(true)?;
         }
         self.desk

@@ -6,5 +6,6 @@ pub mod environ;
 pub mod file;
 pub mod map;
 pub mod notify;
+pub mod packet;
 pub mod process;
 pub mod signal;

@@ -10,6 +10,7 @@ use crate::core::ids::RunId;
 use crate::core::{NotStarted, StartStep};
 use crate::probe;
 use crate::spawner::wire::{Order, Report, strings};
+use crate::sys::packet;
 use crate::sys::process::{self, ExecLists, ExecRoom, Loan};
 use nix::errno::Errno;
 use nix::unistd::Pid;
@@ -178,7 +179,7 @@ pub(crate) fn report(desk: BorrowedFd<'_>, report: &Report) -> io::Result<()> {
     let mut buffer = [0u8; 64];
     let bytes =
         postcard::to_slice(report, &mut buffer).map_err(|_| io::Error::from(Errno::EMSGSIZE))?;
-    process::send_packet(desk, bytes, &[], true)
+    packet::send(desk, bytes, &[], true)
 }
 
 #[cfg(test)]

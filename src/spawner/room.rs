@@ -12,6 +12,7 @@ use crate::child::start::{self, Base};
 use crate::core::ask::Place;
 use crate::core::ids::RunId;
 use crate::core::{NotStarted, StartStep};
+use crate::sys::packet;
 use crate::sys::process::{self, ExecRoom, Fork, Loan, Shared, Stack};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
@@ -171,7 +172,7 @@ impl Room {
 
     fn answer(&self) -> io::Result<()> {
         let mut buffer = [0u8; 64];
-        let mut packet = process::receive_packet(self.ctl.as_fd(), &mut buffer, true)?;
+        let mut packet = packet::receive(self.ctl.as_fd(), &mut buffer, true)?;
         if packet.len == 0 {
             process::exit_now(0);
         }
@@ -197,7 +198,7 @@ impl Room {
     fn reply(&self, reply: &Reply) -> io::Result<()> {
         let mut buffer = [0u8; 64];
         let bytes = postcard::to_slice(reply, &mut buffer).map_err(|_| Errno::EMSGSIZE)?;
-        process::send_packet(self.ctl.as_fd(), bytes, &[], true)
+        packet::send(self.ctl.as_fd(), bytes, &[], true)
     }
 
     fn add_scout(&self, socket: OwnedFd) -> io::Result<i32> {
@@ -336,7 +337,7 @@ impl Mail {
         bell: BorrowedFd<'_>,
         shared: &Shared,
     ) -> io::Result<Option<Taken>> {
-        let packet = process::receive_packet(desk, &mut self.buffer, true)?;
+        let packet = packet::receive(desk, &mut self.buffer, true)?;
         if packet.len == 0 {
             return Ok(None);
         }
@@ -361,7 +362,7 @@ impl Mail {
         let bytes = match (&taken.short, &taken.file) {
             (Some(range), _) => self.buffer.get(range.clone()).unwrap_or_default(),
             (None, Some(file)) => {
-                process::read_whole(file.as_fd(), &mut self.long).map_err(|error| {
+                packet::read_whole(file.as_fd(), &mut self.long).map_err(|error| {
                     NotStarted::Failed(StartStep::Setup, error.raw_os_error().unwrap_or(libc::EIO))
                 })?;
                 &self.long

@@ -4,6 +4,7 @@ use crate::house::{is_gone, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use settled::sys::packet;
 use settled::sys::process::{self, Exit, Fork, Loan, Stack};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -26,19 +27,19 @@ fn copy(body: impl FnOnce() -> i32) -> i32 {
 }
 
 fn say(socket: &OwnedFd, number: i32) {
-    let _reader_gone = process::send_packet(socket.as_fd(), &number.to_ne_bytes(), &[], true);
+    let _reader_gone = packet::send(socket.as_fd(), &number.to_ne_bytes(), &[], true);
 }
 
 fn hear(socket: &OwnedFd) -> i32 {
     let mut bytes = [0; 4];
-    let packet = process::receive_packet(socket.as_fd(), &mut bytes, true).unwrap();
+    let packet = packet::receive(socket.as_fd(), &mut bytes, true).unwrap();
     assert_eq!(packet.len, 4);
     i32::from_ne_bytes(bytes)
 }
 
 #[test]
 fn a_sibling_is_its_makers_parents_child() {
-    let (ours, its) = process::packet_pair().unwrap();
+    let (ours, its) = packet::pair().unwrap();
     let maker = copy(|| {
         let Ok(Fork::Parent(pid)) = process::fork_sibling().inspect(|fork| {
             if *fork == Fork::Child {
@@ -65,7 +66,7 @@ fn a_sibling_is_its_makers_parents_child() {
 fn a_sibling_ends_with_its_makers_signal_for_the_parent() {
     // clone(2): with CLONE_PARENT the exit signal is that of the maker, here fork's SIGCHLD; a plain wait, which
     // sees no others, finds it.
-    let (ours, its) = process::packet_pair().unwrap();
+    let (ours, its) = packet::pair().unwrap();
     let maker = copy(|| match process::fork_sibling() {
         Ok(Fork::Child) => process::exit_now(5),
         Ok(Fork::Parent(pid)) => {
@@ -82,7 +83,7 @@ fn a_sibling_ends_with_its_makers_signal_for_the_parent() {
 
 /// A copy of this process lends its memory to a child that says its pid and then waits for the socket's end.
 fn lender(announced: bool) -> (i32, i32, OwnedFd) {
-    let (ours, its) = process::packet_pair().unwrap();
+    let (ours, its) = packet::pair().unwrap();
     let lender = copy(|| {
         let Ok(mut stack) = Stack::new(64 * 1024) else {
             return 1;
@@ -95,7 +96,7 @@ fn lender(announced: bool) -> (i32, i32, OwnedFd) {
             }
             say(&its, nix::unistd::getpid().as_raw());
             let mut byte = [0];
-            let _end = process::receive_packet(its.as_fd(), &mut byte, true);
+            let _end = packet::receive(its.as_fd(), &mut byte, true);
             9
         };
         let torn = |number, pid| {

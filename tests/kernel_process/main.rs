@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use settled::core::ids::RunId;
 use settled::core::{ChildEnd, NotStarted, StartStep};
+use settled::sys::packet;
 use settled::sys::process;
 use std::io::{BufRead, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -563,19 +564,19 @@ fn telling_scout(socket: OwnedFd, inotify: OwnedFd) -> ! {
     fds.sort_unstable();
     let link = std::fs::read_link(format!("/proc/self/fd/{}", inotify.as_raw_fd()));
     let text = format!("{status}Fds:{fds:?}\nInotify:{link:?}\n");
-    let sent = process::send_packet(socket.as_fd(), text.as_bytes(), &[], true);
+    let sent = packet::send(socket.as_fd(), text.as_bytes(), &[], true);
     process::exit_now(if sent.is_ok() { 42 } else { 1 })
 }
 
 #[test]
 fn a_scout_is_made_without_exec() {
     let mut house = House::with_scouts(telling_scout);
-    let (ours, its) = process::packet_pair().unwrap();
+    let (ours, its) = packet::pair().unwrap();
     house.children.scout(17, its).unwrap();
     house.until("a scout", |house| house.scouts.contains_key(&17));
     let pid = house.scouts[&17].unwrap();
     let mut buffer = [0; 8192];
-    let packet = process::receive_packet(ours.as_fd(), &mut buffer, true).unwrap();
+    let packet = packet::receive(ours.as_fd(), &mut buffer, true).unwrap();
     let text = String::from_utf8(buffer[..packet.len].to_vec()).unwrap();
     for part in [
         "Name:\tsettled-scout\n".to_owned(),
@@ -598,7 +599,7 @@ fn a_scout_is_made_without_exec() {
     );
     // Nobody else has its end of the socket, so its end is seen; and it is ours to reap.
     assert_eq!(
-        process::receive_packet(ours.as_fd(), &mut buffer, true)
+        packet::receive(ours.as_fd(), &mut buffer, true)
             .unwrap()
             .len,
         0
