@@ -100,7 +100,7 @@ impl Core {
             .is_some_and(|watch| watch.plan.observe != Observe::Poll);
         self.lane(lane).binds_asked += 1;
         self.binds_asked += 1;
-        self.ask(
+        let ask = self.ask(
             ScoutId::Mount(place.mount),
             Question::Bind {
                 place,
@@ -108,6 +108,9 @@ impl Core {
             },
             Asked::Bind { dir, lane },
         );
+        if let Some(node) = self.tree.get_mut(dir) {
+            node.asked = ask;
+        }
     }
 
     fn ask_probe(&mut self, lane: MountId, key: FileKey) {

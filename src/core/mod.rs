@@ -230,6 +230,16 @@ impl Core {
             (Asked::Resolve { watch, dir }, Answer::Resolved(result)) => {
                 self.resolved(watch, dir, result);
             }
+            (Asked::Bind { dir, lane }, answer)
+                if self.tree.get(dir).is_none_or(|node| node.asked != ask) =>
+            {
+                if let Answer::Bound(Ok(bound)) = answer {
+                    self.bound_for_nobody(bound);
+                }
+                if last {
+                    self.bind_answered(lane);
+                }
+            }
             (Asked::Bind { dir, lane }, Answer::Bound(Err(fault))) => {
                 self.bind_answered(lane);
                 self.bind_failed(dir, fault);

@@ -116,15 +116,18 @@ impl Core {
         }
     }
 
+    /// The directory was removed while it was asked for: the watch descriptor goes, unless another uses it.
+    pub(super) fn bound_for_nobody(&mut self, bound: Bound) {
+        if let Some(Ok(wd)) = bound.wd
+            && self.tree.of_wd(wd).is_empty()
+        {
+            self.out.push(super::Effect::Unwatch(wd));
+        }
+    }
+
     /// The scout has the directory open and watched, and lists it now.
     pub(super) fn bound(&mut self, dir: DirId, bound: Bound) {
         let Some(node) = self.tree.get_mut(dir) else {
-            // Removed meanwhile: nobody else may use this watch descriptor.
-            if let Some(Ok(wd)) = bound.wd
-                && self.tree.of_wd(wd).is_empty()
-            {
-                self.out.push(super::Effect::Unwatch(wd));
-            }
             return;
         };
         let watch = node.watch;

@@ -3,7 +3,7 @@
 
 use super::ask::{Place, Version};
 use super::files::FileKey;
-use super::ids::{DirId, MountId};
+use super::ids::{AskId, DirId, MountId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How far a directory has come with its scout.
@@ -54,6 +54,8 @@ pub struct Dir {
     pub heard: u64,
     /// Number of the last event before it was asked for.
     pub asked_at: u64,
+    /// The question on its way: answers to an older one are about a directory that had this id before.
+    pub asked: AskId,
 }
 
 /// A place where paths start: a root, or a mount point below it.
@@ -125,6 +127,7 @@ impl Tree {
                 failures: 0,
                 heard: 0,
                 asked_at: 0,
+                asked: AskId(0),
             },
         );
         if parent != DirId(0) {
