@@ -448,6 +448,9 @@ impl Core {
         for (cookie, watch) in std::mem::take(&mut self.renames).into_keys() {
             self.timers.clear(Timer::Rename { cookie, watch });
         }
+        // What was kept for directories on their way is among what they list now.
+        self.stash.clear();
+        self.stash_lost = false;
         // A close may be among it: what looked like a link may be a file half written.
         for candidate in self.candidates.values_mut() {
             candidate.signal = Signal::Scan;

@@ -327,7 +327,7 @@ impl Oracle {
                 let Some(ledger) = self.jobs.get_mut(job) else {
                     return self.broken(format!("{record:?}: no such job"));
                 };
-                if *how == DisposedHow::Gone
+                if *how != DisposedHow::Done
                     && let Some(version) = ledger.version
                 {
                     // Taken away before its disposition: wherever it turns up again, it is a new arrival.
@@ -588,11 +588,10 @@ impl Oracle {
                 .get(&(watch, version))
                 .copied()
                 .unwrap_or_default();
-            if count.done + count.baseline > allowed {
+            if count.done > allowed {
                 self.broken(format!(
                     "repeated: watch {}, {version:?} came {allowed} times and was concluded {} times",
-                    self.watches[watch].plan.name,
-                    count.done + count.baseline
+                    self.watches[watch].plan.name, count.done
                 ));
             }
         }
