@@ -94,6 +94,7 @@ impl Core {
             Ok(resolved) => {
                 state.state = Root::Bound;
                 let was_missing = std::mem::take(&mut state.said_missing);
+                let owed = state.scan.is_none() && std::mem::take(&mut state.scan_again);
                 let changed = self.set_base(dir, resolved);
                 if changed || was_missing {
                     self.log_path(Level::Info, watch, dir, b"", "watching".into());
@@ -102,7 +103,7 @@ impl Core {
                     .tree
                     .get(dir)
                     .is_some_and(|node| node.wd.is_some() || node.unwatched);
-                if changed || was_missing || !watched {
+                if changed || was_missing || owed || !watched {
                     self.start_scan(watch);
                     self.redo_disposals(watch);
                 }
@@ -466,10 +467,10 @@ impl Core {
         });
         for watch in 0..self.watches.len() as u32 {
             self.watches[watch as usize].history = true;
-            match self.watches[watch as usize].state {
-                Root::Bound => self.start_scan(watch),
-                Root::Missing => self.resolve_root(watch),
-                Root::Unknown | Root::Resolving => {}
+            if self.watches[watch as usize].state == Root::Missing {
+                self.resolve_root(watch);
+            } else {
+                self.start_scan(watch);
             }
         }
     }

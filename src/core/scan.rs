@@ -42,10 +42,11 @@ impl Core {
         let Some(state) = self.watches.get_mut(watch as usize) else {
             return;
         };
-        if !state.active || state.state != Root::Bound {
+        if !state.active {
             return;
         }
-        if state.scan.is_some() {
+        // While it is being looked where the root is, nothing can be listed: afterwards.
+        if state.scan.is_some() || state.state != Root::Bound {
             state.scan_again = true;
             return;
         }

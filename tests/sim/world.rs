@@ -195,7 +195,7 @@ impl World {
             .into_iter()
             .flatten()
             .min()
-            .map(|at| at.max(self.now) + self.latency);
+            .map(|at| (at + self.latency).max(self.now));
         let deadline = core.deadline().map(|at| at.0.max(self.now));
         [input, deadline].into_iter().flatten().min()
     }
