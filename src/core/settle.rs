@@ -315,6 +315,14 @@ impl Core {
         if candidate.seen.map(|(version, _)| version) != Some(seen.0) {
             candidate.seen_at = now;
         }
+        if let Some((before, _)) = candidate.seen
+            && (before.ino, before.btime_ns) == (seen.0.ino, seen.0.btime_ns)
+            && before != seen.0
+            && matches!(candidate.signal, Signal::Moved | Signal::Link)
+        {
+            // Written after it was linked or renamed: its writer's close may go by another name.
+            candidate.signal = Signal::Close;
+        }
         candidate.seen = Some(seen);
         if stale {
             // What was asked before the last event says nothing about after it.
