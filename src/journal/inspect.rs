@@ -315,19 +315,20 @@ impl Row<'_> {
             }
             Record::Renamed {
                 dir,
-                name,
+                name_hash,
                 to_dir,
                 to_name,
             } => {
                 self.number("dir", dir.0);
-                self.bytes("name", name);
+                self.text("name_hash", &hex(name_hash));
                 self.number("to_dir", to_dir.0);
                 self.bytes("to_name", to_name);
             }
-            Record::Gone { dir, name } => {
+            Record::Gone { dir, name_hash } => {
                 self.number("dir", dir.0);
-                self.bytes("name", name);
+                self.text("name_hash", &hex(name_hash));
             }
+            Record::Scanned { watch } => self.number("watch", watch.0),
             Record::Remembered {
                 dir,
                 name_hash,
