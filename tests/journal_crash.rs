@@ -111,7 +111,7 @@ fn live(
                 if done.is_ok() && to == end {
                     pushed = None;
                     promise.forgettable = keep;
-                    journal.compact_commit().map(|()| {
+                    journal.compact_commit().map(|_| {
                         promise.forgotten = keep;
                         happened.commits += 1;
                     })

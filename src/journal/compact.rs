@@ -7,7 +7,7 @@
 
 use super::format::{self, Header, KIND_END, Role, Seed, Stamp};
 use super::storage::{Fault, File, Storage};
-use super::{Journal, JournalError, no_room, too_long};
+use super::{Flushed, Journal, JournalError, no_room, too_long};
 use crate::core::record::Record;
 use crate::core::time::Wall;
 
@@ -81,12 +81,12 @@ impl<S: Storage> Journal<S> {
     }
 
     /// Ends the base, flushes it and makes it count with one rename. Then the old files begin to go, some
-    /// of them here and the rest after later flushes.
+    /// of them here and the rest after later flushes; what could not be removed is told as `trouble`.
     ///
     /// # Errors
     /// `Final` if the rename may or may not have reached the disk; any other error has ended the
     /// compaction and left what counts untouched.
-    pub fn compact_commit(&mut self) -> Result<(), JournalError> {
+    pub fn compact_commit(&mut self) -> Result<Flushed, JournalError> {
         self.alive()?;
         let Some(compaction) = &mut self.compaction else {
             return Err(JournalError::NotCompacting(false));
@@ -102,7 +102,8 @@ impl<S: Storage> Journal<S> {
         )
         .map_err(too_long)?;
         self.compact_write()?;
-        let written = self.compaction.as_ref().map_or(0, |base| base.written);
+        let base = self.compaction.as_ref();
+        let (written, records) = base.map_or((0, 0), |base| (base.written, base.records));
         let named = self
             .storage
             .flush(File::NewBase)
@@ -117,6 +118,17 @@ impl<S: Storage> Journal<S> {
         self.base_bytes = written;
         self.log_bytes = self.active.end.into();
         self.stale.clear();
+        // It counts, whatever happens now.
+        Ok(Flushed {
+            bytes: written,
+            records,
+            trouble: self.drop_before(number).err(),
+        })
+    }
+
+    /// Finds what a new base has made stale and begins to remove it; what is not found now is found by the
+    /// next start.
+    fn drop_before(&mut self, number: u32) -> Result<(), Fault> {
         for (file, bytes) in self.storage.list()? {
             match file {
                 File::Log(log) if log < number => self.stale.push(file),
@@ -125,7 +137,7 @@ impl<S: Storage> Journal<S> {
                 File::Log(_) | File::Base(_) | File::Spare | File::NewBase => {}
             }
         }
-        Ok(self.remove_stale(super::STALE_SLICE_FILES)?)
+        self.remove_stale(super::STALE_SLICE_FILES)
     }
 
     /// Ends a compaction without result. None under way is no error.
