@@ -51,8 +51,7 @@ impl Map {
     /// what would be a SIGBUS at a store is an errno here: EFAULT where the file has no block and gets
     /// none, or cannot be read; EHWPOISON; EINVAL on older kernels.
     pub fn populate_write(&self, offset: usize, length: usize) -> io::Result<()> {
-        const PAGE: usize = 4096;
-        let from = offset & !(PAGE - 1);
+        let from = offset - offset % page_size();
         let to = offset
             .checked_add(length)
             .filter(|&end| end <= self.length)
@@ -78,7 +77,7 @@ impl Map {
 
     /// msync(2), `MS_SYNC`, of the pages of a range: the other way to make them durable.
     pub fn sync(&self, offset: usize, length: usize) -> io::Result<()> {
-        let from = offset & !4095;
+        let from = offset - offset % page_size();
         let to = offset.saturating_add(length).min(self.length);
         // SAFETY: the range lies inside the mapping; msync changes no memory.
         let done = unsafe {
@@ -118,12 +117,12 @@ unsafe impl Send for Map {}
 
 /// Whether the kernel knows `MADV_POPULATE_WRITE` (Linux 5.14).
 pub fn knows_populate_write() -> io::Result<bool> {
-    const PAGE: usize = 4096;
+    let length = page_size();
     // SAFETY: a new private mapping at an address of the kernel's choice touches no existing memory.
     let start = unsafe {
         libc::mmap(
             std::ptr::null_mut(),
-            PAGE,
+            length,
             libc::PROT_READ | libc::PROT_WRITE,
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
             -1,
@@ -135,9 +134,9 @@ pub fn knows_populate_write() -> io::Result<bool> {
     }
     let map = Map {
         start: start.cast(),
-        length: PAGE,
+        length,
     };
-    match map.populate_write(0, PAGE) {
+    match map.populate_write(0, length) {
         Ok(()) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
         Err(error) => Err(error),
@@ -180,6 +179,13 @@ pub fn random() -> io::Result<[u8; 16]> {
         Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
         Err(_) => Err(io::Error::last_os_error()),
     }
+}
+
+/// Bytes of a page: 4096 on most machines, 65536 on some.
+fn page_size() -> usize {
+    // SAFETY: sysconf reads a constant of the running system.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096).max(1)
 }
 
 fn zero(returned: libc::c_int) -> io::Result<()> {
