@@ -1,6 +1,7 @@
 //! The loop: one thread, five steps a turn. What decides is `core`, what acts is a room each; this
 //! connects them in the one order that makes the promises hold.
 
+mod compaction;
 mod room;
 mod start;
 
@@ -54,6 +55,7 @@ struct Due {
     signals: bool,
     inotify: bool,
     mounts: bool,
+    compaction: bool,
     scouts: Vec<Token>,
 }
 
@@ -88,6 +90,7 @@ struct Daemon {
     /// Answers that wait until every event before them has been read.
     answers: Vec<Input>,
     room: room::Room,
+    compaction: compaction::Compaction,
     stops: u32,
     watchdog: Option<Mono>,
     stop: Option<u8>,
@@ -114,6 +117,7 @@ impl Daemon {
             self.perform(effect)?;
         }
         self.flush_rooms();
+        self.compact()?;
         Ok(self.stop.map(ExitCode::from))
     }
 
@@ -166,6 +170,7 @@ impl Daemon {
                 SIGNALS => self.due.signals = true,
                 INOTIFY => self.due.inotify = true,
                 MOUNTS => self.due.mounts = true,
+                compaction::COMPACTION => self.due.compaction = true,
                 token if Scouts::owns(token) => self.due.scouts.push(token),
                 token => {
                     self.children
@@ -331,6 +336,26 @@ impl Daemon {
         if self.manager.wants_retry() {
             self.tell(|manager| manager.retry());
         }
+    }
+
+    /// Keeps what the next start has to read in bounds.
+    fn compact(&mut self) -> Result<(), Fatal> {
+        let trouble = if std::mem::take(&mut self.due.compaction) {
+            self.compaction
+                .ended(&mut self.journal, self.now.mono)
+                .map_err(|error| Fatal::new(74, error.to_string()))?
+        } else {
+            self.compaction.begin_if_due(
+                &mut self.journal,
+                &self.core,
+                self.now,
+                self.poll.registry(),
+            )
+        };
+        if let Some(text) = trouble {
+            self.say(Level::Warning, text);
+        }
+        Ok(())
     }
 
     /// Speaks to the service manager; that it does not listen is no reason to stop.

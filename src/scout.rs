@@ -61,8 +61,8 @@ pub struct Scouts {
     dirty: BTreeSet<ScoutId>,
     /// Processes that have ended or will, to be reaped.
     departed: BTreeSet<i32>,
-    /// Started, but given up before their pid was known.
-    unborn: BTreeSet<u64>,
+    /// Asked for, but given up before their pid was known; and what they may have died of.
+    unborn: BTreeMap<u64, Option<(ScoutId, AskId)>>,
     reap_at: Mono,
     reap_wait: Duration,
     scratch: Vec<u8>,
@@ -82,7 +82,7 @@ impl Scouts {
             last_number: 0,
             dirty: BTreeSet::new(),
             departed: BTreeSet::new(),
-            unborn: BTreeSet::new(),
+            unborn: BTreeMap::new(),
             reap_at: Mono(0),
             reap_wait: REAP_FIRST,
             scratch: Vec::new(),
@@ -176,7 +176,7 @@ impl Scouts {
         };
         let life = lane.lost(now, out);
         let wanted = lane.waits();
-        self.bury(life, now);
+        self.bury(id, life, now);
         if wanted {
             self.dirty.insert(id);
         } else if matches!(id, ScoutId::Resolver(_)) {
@@ -188,18 +188,19 @@ impl Scouts {
     fn close(&mut self, id: ScoutId) {
         if let Some(mut lane) = self.lanes.remove(&id) {
             let life = lane.end();
-            self.bury(life, Mono(0));
+            self.bury(id, life, Mono(0));
         }
     }
 
     /// Kills and later reaps what is left of a process.
-    fn bury(&mut self, life: Option<Life>, now: Mono) {
+    fn bury(&mut self, id: ScoutId, life: Option<Life>, now: Mono) {
         let Some(life) = life else { return };
         self.numbers.remove(&life.number);
         match life.pid {
             Some(pid) => self.kill(pid, now),
             None => {
-                self.unborn.insert(life.number);
+                let suspect = life.suspect.map(|ask| (id, ask));
+                self.unborn.insert(life.number, suspect);
             }
         }
     }
@@ -227,15 +228,23 @@ impl Scouts {
                     lane.born(pid);
                 }
             }
-            (Ok(pid), None) => self.kill(pid, now),
-            (Err(_), Some(&id)) if !unborn => {
+            (Ok(pid), None) => {
+                self.kill(pid, now);
+                if let Some((id, ask)) = unborn.flatten()
+                    && let Some(lane) = self.lanes.get_mut(&id)
+                {
+                    lane.blame_late(ask, out);
+                }
+            }
+            (Err(_), Some(&id)) => {
                 if let Some(lane) = self.lanes.get_mut(&id) {
                     lane.stillborn();
                 }
                 self.lost(id, now, out);
                 self.unborn.remove(&number);
             }
-            (Err(_), _) => {}
+            // Its socket has told already.
+            (Err(_), None) => {}
         }
     }
 
@@ -254,7 +263,7 @@ impl Scouts {
             };
             if lane.overdue(now, self.silent_after, out) {
                 let life = lane.give_up(now, self.silent_after, out);
-                self.bury(life, now);
+                self.bury(id, life, now);
             }
             self.dirty.insert(id);
         }
@@ -282,7 +291,8 @@ impl Scouts {
             return;
         };
         lane.answer_all(Fault::Base(libc::ENODEV), out);
-        self.bury(lane.end(), now);
+        let life = lane.end();
+        self.bury(ScoutId::Mount(mount), life, now);
     }
 
     /// Ends all scouts: their sockets close.

@@ -80,18 +80,38 @@ impl<S: Storage> Journal<S> {
         Ok(())
     }
 
-    /// Ends the base, flushes it and makes it count with one rename. Then the old files begin to go, some
-    /// of them here and the rest after later flushes; what could not be removed is told as `trouble`.
+    /// Ends the base, flushes it and makes it count: [`Journal::compact_end`] and [`Journal::compact_switch`].
     ///
     /// # Errors
-    /// `Final` if the rename may or may not have reached the disk; any other error has ended the
-    /// compaction and left what counts untouched.
+    /// Those of both.
     pub fn compact_commit(&mut self) -> Result<Flushed, JournalError> {
+        self.compact_end()?;
+        self.compact_switch()
+    }
+
+    /// The whole of a compaction but its beginning and its switch, for a forked copy of the process that
+    /// has begun it: the copy sees one moment's state, and takes all the time it needs. Nothing that counts is
+    /// touched; the copy has to end after this.
+    ///
+    /// # Errors
+    /// What was written is of no use.
+    pub fn compact_copy(&mut self, records: impl Iterator<Item = Record>) -> Result<(), JournalError> {
+        for record in records {
+            self.compact_push(&record)?;
+        }
+        self.compact_end()
+    }
+
+    /// Ends the base and flushes it.
+    ///
+    /// # Errors
+    /// Any has ended the compaction and left what counts untouched.
+    pub fn compact_end(&mut self) -> Result<(), JournalError> {
         self.alive()?;
         let Some(compaction) = &mut self.compaction else {
             return Err(JournalError::NotCompacting(false));
         };
-        let (number, stamp) = (compaction.number, compaction.stamp());
+        let stamp = compaction.stamp();
         let count = compaction.records.to_le_bytes();
         format::encode_raw(
             &mut compaction.staged,
@@ -102,27 +122,40 @@ impl<S: Storage> Journal<S> {
         )
         .map_err(too_long)?;
         self.compact_write()?;
-        let base = self.compaction.as_ref();
-        let (written, records) = base.map_or((0, 0), |base| (base.written, base.records));
-        let named = self
-            .storage
-            .flush(File::NewBase)
-            .and_then(|()| self.storage.rename(File::NewBase, File::Base(number)));
-        if let Err(fault) = named {
+        match self.storage.flush(File::NewBase) {
+            Ok(()) => Ok(()),
+            Err(fault) => Err(self.compact_failed(fault)),
+        }
+    }
+
+    /// Makes the ended base count, with one rename. Then the old files begin to go, some of them here and the
+    /// rest after later flushes; what could not be removed is told as `trouble`.
+    ///
+    /// # Errors
+    /// `Final` if the rename may or may not have reached the disk; any other error has ended the
+    /// compaction and left what counts untouched.
+    pub fn compact_switch(&mut self) -> Result<Flushed, JournalError> {
+        self.alive()?;
+        let Some(compaction) = &self.compaction else {
+            return Err(JournalError::NotCompacting(false));
+        };
+        let (number, records) = (compaction.number, compaction.records);
+        if let Err(fault) = self.storage.rename(File::NewBase, File::Base(number)) {
             return Err(self.compact_failed(fault));
         }
         self.compaction = None;
         let synced = self.storage.sync_dir();
         synced.map_err(|fault| self.fail(fault))?;
         self.storage.release(File::Base(number));
-        self.base_bytes = written;
+        self.base_bytes = 0;
         self.log_bytes = self.active.end.into();
         self.stale.clear();
         // It counts, whatever happens now.
+        let trouble = self.drop_before(number).err();
         Ok(Flushed {
-            bytes: written,
+            bytes: self.base_bytes,
             records,
-            trouble: self.drop_before(number).err(),
+            trouble,
         })
     }
 
@@ -133,6 +166,7 @@ impl<S: Storage> Journal<S> {
             match file {
                 File::Log(log) if log < number => self.stale.push(file),
                 File::Base(base) if base < number => self.stale.push(file),
+                File::Base(base) if base == number => self.base_bytes = bytes,
                 File::Log(_) if file != self.active.file() => self.log_bytes += bytes,
                 File::Log(_) | File::Base(_) | File::Spare | File::NewBase => {}
             }

@@ -18,7 +18,7 @@ use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -64,6 +64,20 @@ impl DiskJournal {
             ..*options
         };
         Opened::new(disk, options)
+    }
+}
+
+impl Journal<Disk> {
+    /// For a forked copy of the process: closes its descriptor of the lock without letting the lock go, so that the
+    /// state directory is free when the daemon itself has ended.
+    pub fn leave_lock(&mut self) {
+        if let Some(lock) = self.storage.lock.take() {
+            let number = lock.as_raw_fd();
+            // Dropped, it would unlock: flock(2) knows only the open file that both processes share.
+            std::mem::forget(lock);
+            // That a descriptor known to be open cannot be closed would change nothing.
+            let _closed = nix::unistd::close(number);
+        }
     }
 }
 

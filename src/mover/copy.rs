@@ -12,12 +12,17 @@ use nix::sys::stat::{Mode, fchmod, futimens};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fsync, ftruncate, read, write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 /// Bytes copied by one call, so that a kill is not waited for long.
 const SLICE_BYTES: usize = 8 * 1024 * 1024;
 
 /// The buffer where the kernel cannot copy by itself.
 const BUFFER_BYTES: usize = 128 * 1024;
+
+/// How often and how far apart a lock is tried.
+const LOCK_TRIES: u32 = 100;
+const LOCK_WAIT: Duration = Duration::from_millis(50);
 
 /// Whether two mtimes can be of one file and its copy: the coarsest clock of a filesystem, FAT's, counts in two seconds.
 pub(super) fn same_time(one: i64, other: i64) -> bool {
@@ -52,7 +57,10 @@ impl<S: FnMut(&'static str)> Mover<S> {
             return self.copied(source, target);
         }
         let part_name = part_name(order.private);
-        let part = self.open_part(dir, &part_name)?;
+        let Some(part) = self.open_part(dir, &part_name)? else {
+            // Its predecessor renamed it to the target as its last act.
+            return self.copy_to(source, found, target, order);
+        };
         let filled = self
             .fill(from.as_fd(), part.as_fd(), &found.raw)
             .and_then(|()| refused(found, order));
@@ -106,8 +114,8 @@ impl<S: FnMut(&'static str)> Mover<S> {
     }
 
     /// A new, empty hidden file, or the leftover of an earlier try, emptied. Locked, so that a mover that was given up
-    /// but is not dead yet and its successor do not write into one file.
-    fn open_part(&mut self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Failure> {
+    /// but is not dead yet and its successor do not write into one file. `None`: whoever had the lock renamed the file.
+    fn open_part(&mut self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<Option<OwnedFd>, Failure> {
         let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let fresh = flags | OFlag::O_CREAT | OFlag::O_EXCL;
         (self.step)("make part");
@@ -123,19 +131,15 @@ impl<S: FnMut(&'static str)> Mover<S> {
             }
             Err(errno) => return Err(at("make part")(errno)),
         };
-        // A filesystem without locks has to do without this one.
-        if file::flock(part.as_fd(), libc::LOCK_EX | libc::LOCK_NB) == Err(Errno::EWOULDBLOCK) {
-            return Err(at("lock part")(Errno::EBUSY));
-        }
-        // Whoever had it locked may have renamed it since.
+        lock(part.as_fd())?;
         let own = stat_fd(part.as_fd()).map_err(at("stat part"))?;
         match look(dir, name)? {
             Some(there) if probe::same_inode(&there.raw, &own) => {}
-            _ => return Err(at("open part")(Errno::EBUSY)),
+            _ => return Ok(None),
         }
         (self.step)("empty part");
         ftruncate(part.as_fd(), 0).map_err(at("empty part"))?;
-        Ok(part)
+        Ok(Some(part))
     }
 
     fn fill(
@@ -199,6 +203,19 @@ impl<S: FnMut(&'static str)> Mover<S> {
             }
         }
     }
+}
+
+/// Locks the hidden file. A predecessor that was killed is given a while to be dead; this is a process of its own, so
+/// nobody waits for it.
+fn lock(part: BorrowedFd<'_>) -> Result<(), Failure> {
+    for _ in 0..LOCK_TRIES {
+        // A filesystem without locks has to do without this one.
+        if file::flock(part, libc::LOCK_EX | libc::LOCK_NB) != Err(Errno::EWOULDBLOCK) {
+            return Ok(());
+        }
+        std::thread::sleep(LOCK_WAIT);
+    }
+    Err(at("lock part")(Errno::EBUSY))
 }
 
 /// Whether what lies at the target is a whole copy: same size and time, and then every byte.

@@ -35,6 +35,8 @@ const KEPT_BYTES: usize = 16 * 1024;
 pub(super) struct Life {
     pub(super) number: u64,
     pub(super) pid: Option<i32>,
+    /// What it seems to have died of, if it is not known yet whether it ever lived.
+    pub(super) suspect: Option<AskId>,
 }
 
 #[derive(Debug)]
@@ -189,7 +191,11 @@ impl Lane {
         launcher.launch(number, OwnedFd::from(theirs))?;
         self.start_at = None;
         self.link = Some(Link {
-            life: Life { number, pid: None },
+            life: Life {
+                number,
+                pid: None,
+                suspect: None,
+            },
             stream,
             token,
             out: Vec::new(),
@@ -364,14 +370,26 @@ impl Lane {
 
     /// The process ended by itself.
     pub(super) fn lost(&mut self, now: Mono, out: &mut Vec<Input>) -> Option<Life> {
-        if let Some(key) = self.in_hand {
+        let suspect = self.in_hand;
+        let was_born = self.pid().is_some();
+        if was_born && let Some(key) = suspect {
             self.blame(key, false, out);
         }
         self.deaths = self.deaths.saturating_add(1);
         self.start_at = Some(now.after(self.restart_wait()));
-        let life = self.end();
+        let mut life = self.end();
+        if let Some(life) = life.as_mut().filter(|_| !was_born) {
+            life.suspect = suspect.map(|(_, id)| id);
+        }
         self.take_back(now);
         life
+    }
+
+    /// The process that was lost had lived: it may have died of this.
+    pub(super) fn blame_late(&mut self, id: AskId, out: &mut Vec<Input>) {
+        if let Some(key) = self.key(id) {
+            self.blame(key, false, out);
+        }
     }
 
     /// The question that the process seems to work on.
@@ -388,8 +406,15 @@ impl Lane {
         if asked.deaths >= DEATHS_MAX {
             let fault = Fault::Here(libc::EIO);
             out.push(Input::Answer(key.1, asked.wants.failed(fault)));
-            self.waiting = self.waiting.saturating_sub(1);
+            if asked.at != At::Away {
+                self.waiting = self.waiting.saturating_sub(1);
+            }
             self.careful = self.careful.saturating_sub(1);
+            self.in_hand.take_if(|in_hand| *in_hand == key);
+            if self.asked.is_empty() {
+                // Nothing is left that the mount could answer: only a new question can tell how it is.
+                self.speaks(out);
+            }
             return;
         }
         let place = if last { key.0 + 1 } else { key.0 };

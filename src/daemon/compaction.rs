@@ -1,0 +1,137 @@
+//! Compaction in a forked copy of the daemon: it sees the state of one moment and may take its time to
+//! write it down, while the loop goes on. The loop only begins it, and makes it count when it is whole.
+
+use crate::core::Core;
+use crate::core::time::{Mono, Now};
+use crate::journal::segment::Disk;
+use crate::journal::{Journal, JournalError};
+use crate::sys::process::{self, Exit, Fork};
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
+
+/// The copy's pidfd.
+pub(super) const COMPACTION: Token = Token(5);
+
+/// Replay may read this much beyond what is live before compaction is worth its while...
+const SLACK_BYTES: u64 = 16 << 20;
+/// ... and as much again as is live, this many times.
+const SLACK_TIMES: u64 = 2;
+/// Wait after one that failed.
+const AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+/// Whether a copy is at work.
+#[derive(Debug, Default)]
+pub(super) struct Compaction {
+    copy: Option<OwnedFd>,
+    not_before: Mono,
+}
+
+impl Compaction {
+    /// Begins one if it is worth while. `Some`: what went wrong, for the log; the journal goes on as it is.
+    pub(super) fn begin_if_due(
+        &mut self,
+        journal: &mut Journal<Disk>,
+        core: &Core,
+        now: Now,
+        registry: &Registry,
+    ) -> Option<String> {
+        let live = journal.live_bytes();
+        if self.copy.is_some()
+            || now.mono < self.not_before
+            || journal.total_bytes() < live + SLACK_BYTES + SLACK_TIMES * live
+        {
+            return None;
+        }
+        match self.begin(journal, core, now, registry) {
+            Ok(()) => None,
+            Err(text) => Some(self.failed(now.mono, journal, &text)),
+        }
+    }
+
+    fn begin(
+        &mut self,
+        journal: &mut Journal<Disk>,
+        core: &Core,
+        now: Now,
+        registry: &Registry,
+    ) -> Result<(), String> {
+        journal
+            .compact_begin(now.wall)
+            .map_err(|error| error.to_string())?;
+        // The copy has the daemon's signal handlers, and shares the sockets they write to.
+        process::block_signals();
+        let forked = process::fork();
+        if let Ok(Fork::Child) = forked {
+            process::set_name(c"settled-compact");
+            journal.leave_lock();
+            let status = match journal.compact_copy(core.snapshot()) {
+                Ok(()) => 0,
+                Err(_) => 1,
+            };
+            process::exit_now(status);
+        }
+        process::unblock_signals();
+        let pid = match forked {
+            Ok(Fork::Parent(pid)) => pid,
+            Ok(Fork::Child) => 0,
+            Err(error) => return Err(format!("fork: {error}")),
+        };
+        let copy = process::pidfd_open(pid).map_err(|error| format!("pidfd_open: {error}"))?;
+        registry
+            .register(&mut SourceFd(&copy.as_raw_fd()), COMPACTION, Interest::READABLE)
+            .map_err(|error| format!("epoll: {error}"))?;
+        self.copy = Some(copy);
+        Ok(())
+    }
+
+    /// The copy has ended. `Ok(Some)`: something for the log.
+    ///
+    /// # Errors
+    /// The journal can no longer be relied on.
+    pub(super) fn ended(
+        &mut self,
+        journal: &mut Journal<Disk>,
+        now: Mono,
+    ) -> Result<Option<String>, JournalError> {
+        let Some(copy) = &self.copy else {
+            return Ok(None);
+        };
+        let exit = match process::ended(copy.as_fd(), true) {
+            Ok(None) => return Ok(None),
+            Ok(Some(exit)) => Ok(exit),
+            Err(error) => Err(error),
+        };
+        // Closed: epoll forgets it.
+        self.copy = None;
+        match exit {
+            Ok(Exit::Status(0)) => match journal.compact_switch() {
+                Ok(done) => Ok(done.trouble.map(|fault| format!("journal: {fault}"))),
+                Err(error @ JournalError::Final(_)) => Err(error),
+                Err(error) => Ok(Some(self.failed(now, journal, &error.to_string()))),
+            },
+            other => {
+                let text = describe(&other);
+                Ok(Some(self.failed(now, journal, &text)))
+            }
+        }
+    }
+
+    fn failed(&mut self, now: Mono, journal: &mut Journal<Disk>, text: &str) -> String {
+        self.not_before = now.after(AGAIN_AFTER);
+        match journal.compact_abort() {
+            Ok(()) => format!("journal: compaction failed ({text}); it is tried again later"),
+            Err(error) => format!("journal: compaction failed ({text}; {error})"),
+        }
+    }
+}
+
+fn describe(exit: &io::Result<Exit>) -> String {
+    match exit {
+        Ok(Exit::Status(_)) => "its file could not be written".into(),
+        Ok(Exit::Signal(signal)) => format!("its process was ended by signal {signal}"),
+        Err(error) => format!("waitid: {error}"),
+    }
+}
