@@ -841,14 +841,14 @@ impl Core {
         }
     }
 
-    /// Waiting jobs of `dir` whose files the listing with `mark` did not show.
+    /// Jobs of `dir` whose files the listing with `mark` did not show. What runs is among them: its file may
+    /// have been renamed, and must not be taken for another one under its new name.
     pub(super) fn unmarked_jobs(&self, dir: DirId, mark: u8) -> Vec<(FileKey, u64)> {
         self.job_of
             .range(FileKey::range(dir))
             .filter_map(|(key, id)| {
                 let job = self.jobs.get(id)?;
-                let waits = matches!(job.phase, Phase::Ready | Phase::Backoff);
-                (waits && job.mark != mark).then(|| (*key, version_digest(&job.version)))
+                (job.mark != mark).then(|| (*key, version_digest(&job.version)))
             })
             .collect()
     }
