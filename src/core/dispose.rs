@@ -50,6 +50,7 @@ impl Core {
         };
         *asked = true;
         let lease = self.lease_can_be_trusted(place.mount);
+        let path = place.path();
         let private = self.private_name(id);
         self.ask(
             ScoutId::Mount(place.mount),
@@ -60,7 +61,7 @@ impl Core {
                 lease,
                 act,
             },
-            Asked::Dispose { job: id },
+            Asked::Dispose { job: id, path },
         );
     }
 
@@ -85,11 +86,20 @@ impl Core {
         }
     }
 
-    pub(super) fn disposed(&mut self, id: JobId, result: Result<Answered, Fault>) {
+    pub(super) fn disposed(
+        &mut self,
+        id: JobId,
+        path: Vec<u8>,
+        result: Result<Answered, Fault>,
+    ) {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
         let (watch, dir, name) = (job.watch, job.dir, job.name.clone());
+        let moved = self
+            .tree
+            .place(dir, &name)
+            .is_some_and(|place| place.path() != path);
         let Phase::Disposing {
             disposal,
             asked,
@@ -100,6 +110,10 @@ impl Core {
         };
         *asked = false;
         match result {
+            // Renamed meanwhile, and its job with it: it is disposed of where it is now.
+            Ok(Answered::Gone | Answered::Changed) | Err(Fault::Here(2 | 20)) if moved => {
+                self.ask_dispose(id);
+            }
             Ok(Answered::Done) => self.dispose_ends(id, DisposedHow::Done),
             Ok(Answered::Gone) => {
                 self.log_job(Level::Info, id, || {

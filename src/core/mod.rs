@@ -73,6 +73,7 @@ enum Asked {
     },
     Dispose {
         job: JobId,
+        path: Vec<u8>,
     },
 }
 
@@ -258,7 +259,9 @@ impl Core {
                 self.probed(ask, key, path, result);
             }
             (Asked::Look { job, path }, Answer::Probed(result)) => self.looked(job, path, result),
-            (Asked::Dispose { job }, Answer::Disposed(result)) => self.disposed(job, result),
+            (Asked::Dispose { job, path }, Answer::Disposed(result)) => {
+                self.disposed(job, path, result);
+            }
             // An answer of another kind than its question is a scout's defect; the edge has
             // decoded it, so say it and go on: the question counts as not answered.
             (asked, answer) => {
