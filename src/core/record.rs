@@ -102,7 +102,8 @@ pub enum Record {
         /// The directory.
         dir: DirId,
     },
-    /// A version of a file settled: a job is owed.
+    /// A version of a file settled: a job is owed. With directory 0 it only says which job number was the last
+    /// one given; compaction writes that.
     Settled {
         /// The job.
         job: JobId,

@@ -445,7 +445,19 @@ impl Core {
             state: if known.gone { STATE_GONE } else { 0 },
             at: Wall(i64::from(known.at_s) * 1_000_000_000),
         });
+        // The highest number given: a job in no directory, of which replay keeps the number only.
+        let number = Record::Settled {
+            job: JobId(self.last_job),
+            dir: DirId(0),
+            name: Vec::new(),
+            version: super::ask::Version::default(),
+            ctime_ns: 0,
+            reruns: 0,
+        };
+        let number = (self.last_job > 0 && !self.jobs.contains_key(&JobId(self.last_job)))
+            .then_some(number);
         let jobs = self.jobs.iter().flat_map(|(id, job)| job_records(*id, job));
+        let jobs = jobs.chain(number);
         watches.chain(dirs).chain(files).chain(jobs)
     }
 

@@ -72,6 +72,8 @@ pub struct World {
     calm: bool,
     active: u64,
     room: bool,
+    /// Length of the journal when a compaction began.
+    compacting: Option<usize>,
     tally: Tally,
 }
 
@@ -97,6 +99,7 @@ impl World {
             calm: false,
             active: 0,
             room: true,
+            compacting: None,
             tally: Tally::default(),
         };
         for writer in 0..world.setup.writers.len() {
@@ -514,11 +517,33 @@ impl World {
             self.crash();
         } else if self.rng.chance(1, 50) {
             self.compare();
+        } else if self.rng.chance(1, 100) {
+            self.compact();
+        }
+    }
+
+    /// The state as records takes the journal's place. What was appended since the compaction began is
+    /// replayed after it, though part of it is in the state already.
+    fn compact(&mut self) {
+        let Some(core) = self.core.as_ref() else {
+            return;
+        };
+        match self.compacting.take() {
+            None => self.compacting = Some(self.journal.len()),
+            Some(since) => {
+                story!(self.now, "the journal is compacted, {} records are told twice", self.journal.len() - since);
+                let wall = Wall(self.setup.disk.wall);
+                let mut journal: Vec<(Wall, Record)> =
+                    core.snapshot().map(|record| (wall, record)).collect();
+                journal.extend(self.journal.drain(since..));
+                self.journal = journal;
+            }
         }
     }
 
     fn crash(&mut self) {
         self.core = None;
+        self.compacting = None;
         self.tally.crashes += 1;
         self.inbox.clear();
         self.inbox_ask.clear();
@@ -843,7 +868,7 @@ impl World {
         };
         let owed: Vec<Record> = core
             .snapshot()
-            .filter(|record| matches!(record, Record::Settled { .. }))
+            .filter(|record| matches!(record, Record::Settled { dir, .. } if dir.0 != 0))
             .collect();
         if !owed.is_empty() {
             self.oracle.broken(format!("jobs are still owed: {owed:?}"));
