@@ -11,7 +11,9 @@ pub enum Fate {
     Exit(i32),
     Signal(i32),
     /// Until it is killed; whether it heeds SIGTERM.
-    Hang { heeds: bool },
+    Hang {
+        heeds: bool,
+    },
     /// Edits its own file, then exits with 0.
     Edit,
     FailsToStart(StartStep, i32),

@@ -47,6 +47,8 @@ pub struct Inode {
     pub placed: u64,
     /// The mtime was put back after a change: stat cannot tell.
     pub disguised: bool,
+    /// It was last written through a name that is not heard.
+    pub unheard: bool,
     pub unreadable: bool,
     pub entries: BTreeMap<Vec<u8>, Dent>,
     pub parent: Option<Uid>,
@@ -204,6 +206,7 @@ impl Disk {
             changed: self.mono,
             placed: 0,
             disguised: false,
+            unheard: false,
             unreadable: false,
             entries: BTreeMap::new(),
             parent: None,
@@ -406,7 +409,7 @@ impl Disk {
         self.inodes[uid].nlink = 0;
         self.flips += 1;
         // Which of the two comes first depends on who else has the directory open.
-        if self.flips % 2 == 0 {
+        if self.flips.is_multiple_of(2) {
             self.tell(dir, mask::DELETE | mask::ISDIR, 0, name);
             self.release(uid);
         } else {
@@ -612,8 +615,11 @@ impl Disk {
     /// Appends; or rewrites in place with the same size.
     pub fn write(&mut self, handle: Handle, bytes: u64) {
         let uid = self.opens[handle].inode;
-        let heard = self.opens[handle].dent.is_some_and(|dent| self.names[dent].alive);
-        self.unheard |= self.inodes[uid].nlink > u32::from(heard);
+        let heard = self.opens[handle]
+            .dent
+            .is_some_and(|dent| self.names[dent].alive);
+        self.inodes[uid].unheard = self.inodes[uid].nlink > u32::from(heard);
+        self.unheard |= self.inodes[uid].unheard;
         self.inodes[uid].size += bytes;
         self.opens[handle].wrote = true;
         self.changed(uid);

@@ -334,7 +334,9 @@ impl Oracle {
                     *self.allowed.entry((ledger.watch, version)).or_default() += 1;
                 }
                 if ledger.concluded.is_none() || ledger.disposed {
-                    self.broken(format!("{record:?}: not concluded, or disposed before: {how:?}"));
+                    self.broken(format!(
+                        "{record:?}: not concluded, or disposed before: {how:?}"
+                    ));
                 } else {
                     ledger.disposed = true;
                 }
@@ -496,7 +498,7 @@ impl Oracle {
         }
         let quiet = match plan.settle {
             Some(quiet) => quiet.as_nanos() as u64,
-            None if lease && inode.placed >= inode.changed => 0,
+            None if lease && (inode.unheard || inode.placed >= inode.changed) => 0,
             None if lease => 1_000_000_000,
             None => 5_000_000_000.max(u64::from(fs.cache_s) * 1_000_000_000),
         };
@@ -538,7 +540,9 @@ impl Oracle {
                 }
         });
         if !right {
-            self.broken(format!("{job:?} is disposed of by {act:?} without its record"));
+            self.broken(format!(
+                "{job:?} is disposed of by {act:?} without its record"
+            ));
         }
     }
 

@@ -143,7 +143,16 @@ pub fn step(task: &mut Task, disk: &mut Disk, rng: &mut Rng, aliases: &Aliases) 
         } => {
             let (place, private, expect) = (place.clone(), private.clone(), *expect);
             let (lease, act) = (*lease, act.clone());
-            dispose(&mut task.state, disk, rng, &place, &private, expect, lease, &act)
+            dispose(
+                &mut task.state,
+                disk,
+                rng,
+                &place,
+                &private,
+                expect,
+                lease,
+                &act,
+            )
         }
     }
 }
@@ -169,13 +178,7 @@ fn resolve(disk: &Disk, path: &[u8], aliases: &Aliases) -> Result<Resolved, i32>
     })
 }
 
-fn probe(
-    disk: &Disk,
-    place: &Place,
-    lock: bool,
-    flock: bool,
-    lease: bool,
-) -> Result<Facts, Fault> {
+fn probe(disk: &Disk, place: &Place, lock: bool, flock: bool, lease: bool) -> Result<Facts, Fault> {
     let uid = find(disk, place)?;
     let inode = &disk.inodes[uid];
     if (lock || flock || lease) && inode.unreadable && !inode.dir {
@@ -383,7 +386,11 @@ fn dispose(
             go_on
         }
         State::Private { dir } => {
-            let slash = place.rel.iter().rposition(|&b| b == b'/').map_or(0, |at| at + 1);
+            let slash = place
+                .rel
+                .iter()
+                .rposition(|&b| b == b'/')
+                .map_or(0, |at| at + 1);
             let name = place.rel[slash..].to_vec();
             let Some(uid) = disk.lookup(dir, private) else {
                 return answer(Disposal::Gone);
@@ -434,11 +441,21 @@ fn dispose(
                         return answer(Disposal::Taken(free));
                     }
                     if disk.inodes[to].fs == disk.inodes[dir].fs {
-                        story!(disk.mono, "mover: {} goes to {}", show(private), show(&to_name));
+                        story!(
+                            disk.mono,
+                            "mover: {} goes to {}",
+                            show(private),
+                            show(&to_name)
+                        );
                         let _ = disk.rename(dir, private, to, &to_name, true);
                         return answer(Disposal::Done);
                     }
-                    story!(disk.mono, "mover: copies {} to {}", show(private), show(&to_name));
+                    story!(
+                        disk.mono,
+                        "mover: copies {} to {}",
+                        show(private),
+                        show(&to_name)
+                    );
                     if let Ok(handle) = disk.open_write(to, &to_name, true, false) {
                         let copy = disk.opens[handle].inode;
                         disk.inodes[copy].size = disk.inodes[uid].size;

@@ -234,7 +234,11 @@ pub fn draw(seed: u64) -> Setup {
     }
     if !root_exists {
         use crate::writers::Op;
-        let later = if far { b"/mnt/other/later".to_vec() } else { b"/later".to_vec() };
+        let later = if far {
+            b"/mnt/other/later".to_vec()
+        } else {
+            b"/later".to_vec()
+        };
         let wait = rng.below(8_000_000_000);
         writers.push(Writer::new(
             vec![Op::Pause(wait), Op::Rename(later, root.clone())],

@@ -155,8 +155,10 @@ impl World {
                 break;
             }
             if self.tally.turns > 60_000 || self.now > 4_000 * SECOND {
-                self.oracle
-                    .broken(format!("it does not come to rest ({} turns)", self.tally.turns));
+                self.oracle.broken(format!(
+                    "it does not come to rest ({} turns)",
+                    self.tally.turns
+                ));
                 break;
             }
             match (world, daemon) {
@@ -239,7 +241,10 @@ impl World {
             }
             Tick::Silent(id, life) => {
                 if let (ScoutId::Mount(mount), true) = (id, life == self.life)
-                    && self.scouts.get(&id).is_some_and(|s| s.stuck_until > self.now)
+                    && self
+                        .scouts
+                        .get(&id)
+                        .is_some_and(|s| s.stuck_until > self.now)
                 {
                     self.input(0, Input::MountSilent(mount, true));
                 }
@@ -467,10 +472,21 @@ impl World {
             match effect {
                 Effect::Append(record) => story!(self.now, "  record {record:?}"),
                 Effect::Log(level, line) => {
-                    story!(self.now, "  log {level:?}: {} {} {}", show(&line.path), line.job, line.text);
+                    story!(
+                        self.now,
+                        "  log {level:?}: {} {} {}",
+                        show(&line.path),
+                        line.job,
+                        line.text
+                    );
                 }
                 Effect::Ask(ask, scout, question) => {
-                    story!(self.now, "  ask {} {scout:?} {}", ask.0, question_words(question));
+                    story!(
+                        self.now,
+                        "  ask {} {scout:?} {}",
+                        ask.0,
+                        question_words(question)
+                    );
                 }
                 Effect::Spawn(order) => {
                     story!(self.now, "  spawn run {} of {:?}", order.run.0, order.job);
@@ -531,7 +547,11 @@ impl World {
         match self.compacting.take() {
             None => self.compacting = Some(self.journal.len()),
             Some(since) => {
-                story!(self.now, "the journal is compacted, {} records are told twice", self.journal.len() - since);
+                story!(
+                    self.now,
+                    "the journal is compacted, {} records are told twice",
+                    self.journal.len() - since
+                );
                 let wall = Wall(self.setup.disk.wall);
                 let mut journal: Vec<(Wall, Record)> =
                     core.snapshot().map(|record| (wall, record)).collect();
@@ -561,7 +581,12 @@ impl World {
         for (id, mut scout) in old {
             if let Some(task) = scout.tasks.front_mut() {
                 loop {
-                    let step = scouts::step(task, &mut self.setup.disk, &mut self.rng, &self.setup.aliases);
+                    let step = scouts::step(
+                        task,
+                        &mut self.setup.disk,
+                        &mut self.rng,
+                        &self.setup.aliases,
+                    );
                     if step.done || self.rng.chance(1, 3) {
                         break;
                     }
@@ -666,7 +691,12 @@ impl World {
             return;
         };
         let ask = task.ask;
-        let step = scouts::step(task, &mut self.setup.disk, &mut self.rng, &self.setup.aliases);
+        let step = scouts::step(
+            task,
+            &mut self.setup.disk,
+            &mut self.rng,
+            &self.setup.aliases,
+        );
         if let Some(uid) = step.unlinked {
             story!(self.now, "mover: inode {uid} is unlinked for good");
         }
@@ -745,10 +775,15 @@ impl World {
             Ok(uid) => {
                 let content = self.setup.disk.inodes[uid].content;
                 let version = self.setup.disk.version(uid);
-                story!(self.now, "child {id} reads content {content}, fate {:?}", self.children[id].fate);
+                story!(
+                    self.now,
+                    "child {id} reads content {content}, fate {:?}",
+                    self.children[id].fate
+                );
                 self.children[id].got = Some((uid, content, version));
                 self.children[id].phase = Phase::Running;
-                self.oracle.dispatched(&self.children[id], uid, &self.setup.disk);
+                self.oracle
+                    .dispatched(&self.children[id], uid, &self.setup.disk);
                 let wait = match self.rng.below(8) {
                     0..=4 => self.rng.range(200_000, 30_000_000),
                     5 | 6 => self.rng.range(30_000_000, 900_000_000),
@@ -809,7 +844,8 @@ impl World {
             .iter()
             .position(|c| c.life == self.life && c.order.run == run)
         else {
-            self.oracle.broken(format!("{run:?} is killed and never ran"));
+            self.oracle
+                .broken(format!("{run:?} is killed and never ran"));
             return;
         };
         let heeds = match self.children[id].fate {
@@ -903,10 +939,17 @@ impl World {
             })
             .collect();
         if let Some(state) = lines.iter().find(|line| line.contains("state: ")) {
-            let clean = [" 0 running", " 0 jobs owed", " 0 candidates", " 0 questions"];
+            let clean = [
+                " 0 running",
+                " 0 jobs owed",
+                " 0 candidates",
+                " 0 questions",
+            ];
             if clean.iter().any(|part| !state.contains(part)) {
-                self.oracle
-                    .broken(format!("something is left at the end: {}", lines.join("; ")));
+                self.oracle.broken(format!(
+                    "something is left at the end: {}",
+                    lines.join("; ")
+                ));
             }
         }
         if !unwatched {
@@ -925,14 +968,17 @@ impl World {
                 continue;
             };
             let should = self.oracle.watches.iter().any(|watch| {
-                watch.plan.observe != settled::plan::Observe::Poll
-                    && watch.rel_dir(&path).is_some()
+                watch.plan.observe != settled::plan::Observe::Poll && watch.rel_dir(&path).is_some()
             });
             if should != inode.wd.is_some() {
                 wanted.push(format!(
                     "{} {}",
                     show(&path),
-                    if should { "is not watched" } else { "is watched for nobody" }
+                    if should {
+                        "is not watched"
+                    } else {
+                        "is watched for nobody"
+                    }
                 ));
             }
         }
@@ -1010,4 +1056,3 @@ fn words(input: &Input) -> String {
         other => format!("{other:?}"),
     }
 }
-

@@ -63,10 +63,15 @@ impl Writer {
                     disk.mute = self.remote;
                     let result = self.one(&op, disk);
                     disk.mute = false;
-                    story!(disk.mono, "writer {id}: {}{}", words(&op), match result {
-                        Ok(()) => String::new(),
-                        Err(errno) => format!(" (errno {errno})"),
-                    });
+                    story!(
+                        disk.mono,
+                        "writer {id}: {}{}",
+                        words(&op),
+                        match result {
+                            Ok(()) => String::new(),
+                            Err(errno) => format!(" (errno {errno})"),
+                        }
+                    );
                 }
                 None => {
                     disk.mute = self.remote;
@@ -407,7 +412,11 @@ fn arrival(rng: &mut Rng, stage: &Stage, ops: &mut Vec<Op>) {
         }
         19 => {
             ops.push(Op::Create(path));
-            ops.push(if rng.chance(1, 2) { Op::Lock } else { Op::Flock });
+            ops.push(if rng.chance(1, 2) {
+                Op::Lock
+            } else {
+                Op::Flock
+            });
             write(rng, ops);
             ops.push(Op::Unlock);
             ops.push(Op::Unflock);
