@@ -86,12 +86,7 @@ impl Core {
         }
     }
 
-    pub(super) fn disposed(
-        &mut self,
-        id: JobId,
-        path: Vec<u8>,
-        result: Result<Answered, Fault>,
-    ) {
+    pub(super) fn disposed(&mut self, id: JobId, path: Vec<u8>, result: Result<Answered, Fault>) {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
@@ -181,9 +176,9 @@ impl Core {
             return;
         };
         let key = FileKey::new(job.dir, &job.name);
-        let (version, ctime_ns) = (job.version, job.ctime_ns);
+        let (version, ctime_ns, mark) = (job.version, job.ctime_ns, job.mark);
         if job.outcome != Some(Outcome::Superseded) && how != DisposedHow::Changed {
-            self.remember(key, &version, ctime_ns);
+            self.remember(key, &version, ctime_ns, mark);
             self.files.set_gone(key, self.seconds());
             self.set_expiry();
         }

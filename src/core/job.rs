@@ -726,7 +726,7 @@ impl Core {
             return;
         };
         job.outcome = Some(outcome);
-        let (version, ctime_ns) = (job.version, job.ctime_ns);
+        let (version, ctime_ns, mark) = (job.version, job.ctime_ns, job.mark);
         let key = FileKey::new(job.dir, &job.name);
         self.append(Record::Concluded {
             job: id,
@@ -740,7 +740,8 @@ impl Core {
         match disposal {
             Disposal::Keep => {
                 if matches!(outcome, Outcome::Done | Outcome::Dead | Outcome::Held) {
-                    self.remember(key, &version, ctime_ns);
+                    // A listing under way that did not show the file is to notice.
+                    self.remember(key, &version, ctime_ns, mark);
                 }
                 self.forget_job(id);
             }

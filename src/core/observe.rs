@@ -394,7 +394,8 @@ impl Core {
     }
 
     fn half_rename(&mut self, watch: u32, dir: DirId, cookie: u32, name: &[u8], is_dir: bool) {
-        self.half_at.insert(FileKey::new(dir, name), (cookie, watch));
+        self.half_at
+            .insert(FileKey::new(dir, name), (cookie, watch));
         self.renames.insert(
             (cookie, watch),
             HalfRename {

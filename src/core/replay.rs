@@ -454,8 +454,8 @@ impl Core {
             ctime_ns: 0,
             reruns: 0,
         };
-        let number = (self.last_job > 0 && !self.jobs.contains_key(&JobId(self.last_job)))
-            .then_some(number);
+        let number =
+            (self.last_job > 0 && !self.jobs.contains_key(&JobId(self.last_job))).then_some(number);
         let jobs = self.jobs.iter().flat_map(|(id, job)| job_records(*id, job));
         let jobs = jobs.chain(number);
         watches.chain(dirs).chain(files).chain(jobs)

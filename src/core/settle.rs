@@ -571,12 +571,12 @@ impl Core {
             version: stat.version,
             ctime_ns: stat.ctime_ns,
         });
-        self.remember(FileKey::new(dir, name), &stat.version, stat.ctime_ns);
+        let mark = self.tree.get(dir).map_or(0, |node| node.mark);
+        self.remember(FileKey::new(dir, name), &stat.version, stat.ctime_ns, mark);
     }
 
-    /// Remembers a version as concluded.
-    pub(super) fn remember(&mut self, key: FileKey, version: &Version, ctime_ns: i64) {
-        let mark = self.tree.get(key.dir()).map_or(0, |node| node.mark);
+    /// Remembers a version as concluded, last seen by the listing with `mark`.
+    pub(super) fn remember(&mut self, key: FileKey, version: &Version, ctime_ns: i64, mark: u8) {
         self.files.put(
             key,
             Known {
