@@ -151,16 +151,16 @@ impl Random {
                 dir,
                 name_hash: std::array::from_fn(|_| self.next() as u8),
             },
-            12 => Record::Scanned {
-                watch: WatchId(self.next() as u32),
-            },
-            _ => Record::Remembered {
+            12 => Record::Remembered {
                 dir,
                 name_hash: std::array::from_fn(|_| self.next() as u8),
                 version: self.next(),
                 ctime: self.next() as u32,
                 state: self.next() as u8,
                 at: Wall(self.next() as i64),
+            },
+            _ => Record::Scanned {
+                watch: WatchId(self.next() as u32),
             },
         }
     }
