@@ -1,6 +1,7 @@
 //! Flags, subcommands and exit codes, from one table ([`command`], [`EXIT_CODES`]).
 
 mod check;
+mod journal;
 mod watch;
 
 pub use check::Filesystem;
@@ -21,7 +22,10 @@ pub const DEFAULT_CONFIG: &str = "/etc/settled/settled.toml";
 pub mod exit {
     pub const OK: u8 = 0;
     pub const USAGE: u8 = 64;
+    pub const DATAERR: u8 = 65;
     pub const NOINPUT: u8 = 66;
+    pub const UNAVAILABLE: u8 = 69;
+    pub const SOFTWARE: u8 = 70;
     pub const OSERR: u8 = 71;
     pub const CANTCREAT: u8 = 73;
     pub const IOERR: u8 = 74;
@@ -31,7 +35,7 @@ pub mod exit {
 }
 
 /// Every exit code of the program, its name in sysexits.h, and when.
-pub const EXIT_CODES: [(u8, &str, &str); 9] = [
+pub const EXIT_CODES: [(u8, &str, &str); 12] = [
     (
         exit::OK,
         "EX_OK",
@@ -39,9 +43,24 @@ pub const EXIT_CODES: [(u8, &str, &str); 9] = [
     ),
     (exit::USAGE, "EX_USAGE", "the command line is wrong"),
     (
+        exit::DATAERR,
+        "EX_DATAERR",
+        "the journal is damaged, or was written by a newer settled",
+    ),
+    (
         exit::NOINPUT,
         "EX_NOINPUT",
-        "the configuration file cannot be read",
+        "the configuration file or the journal cannot be read",
+    ),
+    (
+        exit::UNAVAILABLE,
+        "EX_UNAVAILABLE",
+        "the log's socket is not there",
+    ),
+    (
+        exit::SOFTWARE,
+        "EX_SOFTWARE",
+        "a process that the daemon needs has ended",
     ),
     (
         exit::OSERR,
@@ -89,6 +108,7 @@ pub fn command() -> Command {
                 .about("Check a configuration file and say how it is understood; changes nothing")
                 .arg(config_argument()),
         )
+        .subcommand(journal::command())
 }
 
 fn config_argument() -> Arg {
@@ -123,6 +143,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(("watch", given)) => watch(given),
         Some(("run", given)) => run(&config_path(given)),
         Some(("check", given)) => check_file(&config_path(given)),
+        Some(("journal", given)) => journal::run(given),
         _ => fail(exit::USAGE, "settled: no such command"),
     }
 }

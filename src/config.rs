@@ -43,8 +43,10 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 /// The keys of `[daemon]`.
-const DAEMON_KEYS: [&str; 9] = [
+const DAEMON_KEYS: [&str; 11] = [
     "state",
+    "state_force",
+    "on_damage",
     "socket",
     "log",
     "log_level",
@@ -70,6 +72,9 @@ const LOGS: [(&str, LogTo); 3] = [
     ("syslog", LogTo::Syslog),
     ("stderr", LogTo::Stderr),
 ];
+
+/// Whether to go on.
+const ON_DAMAGE: [(&str, bool); 2] = [("stop", false), ("continue", true)];
 
 /// A plan and what is to be said about it.
 #[derive(Clone, Debug)]
@@ -195,6 +200,8 @@ fn former_names(blocks: &BTreeMap<String, (Spot, RawWatch)>, problems: &mut Prob
 #[derive(Debug, Default)]
 struct RawDaemon {
     state: Option<Vec<u8>>,
+    state_force: bool,
+    on_damage_continue: bool,
     log: Option<LogTo>,
     log_level: Option<Level>,
     concurrency: Option<u32>,
@@ -207,6 +214,8 @@ impl RawDaemon {
     fn with_defaults(self) -> DaemonPlan {
         let state = self.state.unwrap_or_else(|| b"/var/lib/settled".to_vec());
         let mut plan = daemon_defaults(OsString::from_vec(state).into());
+        plan.state_force = self.state_force;
+        plan.on_damage_continue = self.on_damage_continue;
         plan.log = self.log.unwrap_or(plan.log);
         plan.log_level = self.log_level.unwrap_or(plan.log_level);
         plan.concurrency = self.concurrency.unwrap_or(plan.concurrency);
@@ -221,6 +230,8 @@ impl RawDaemon {
 pub(crate) fn daemon_defaults(state: PathBuf) -> DaemonPlan {
     DaemonPlan {
         state,
+        state_force: false,
+        on_damage_continue: false,
         log: default_log(),
         log_level: Level::Info,
         concurrency: 16,
@@ -361,6 +372,13 @@ impl Loader {
                             path.spot.line
                         ));
                     }
+                }
+                "state_force" => {
+                    raw.state_force = plain(reader.flag(name, value)).unwrap_or(false);
+                }
+                "on_damage" => {
+                    raw.on_damage_continue =
+                        plain(reader.choice(name, value, &ON_DAMAGE)).unwrap_or(false);
                 }
                 "log" => raw.log = plain(reader.choice(name, value, &LOGS)),
                 "log_level" => raw.log_level = plain(reader.choice(name, value, &LEVELS)),

@@ -44,6 +44,10 @@ pub enum Level {
 pub struct DaemonPlan {
     /// The state directory, absolute.
     pub state: PathBuf,
+    /// Take a state directory on a filesystem where a flush, a lock or a mapped file cannot be relied on.
+    pub state_force: bool,
+    /// Go on when something in the journal that was flushed cannot be read; else stop.
+    pub on_damage_continue: bool,
     /// Where log lines go.
     pub log: LogTo,
     /// Which are written.

@@ -23,13 +23,23 @@ const SLACK_TIMES: u64 = 2;
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// Whether a copy is at work.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Compaction {
     copy: Option<OwnedFd>,
     not_before: Mono,
+    at_once: bool,
 }
 
 impl Compaction {
+    /// None is under way. `at_once`: the journal has damage in it that the next start need not meet again.
+    pub(super) fn new(at_once: bool) -> Compaction {
+        Compaction {
+            copy: None,
+            not_before: Mono(0),
+            at_once,
+        }
+    }
+
     /// Begins one if it is worth while. `Some`: what went wrong, for the log; the journal goes on as it is.
     pub(super) fn begin_if_due(
         &mut self,
@@ -41,7 +51,8 @@ impl Compaction {
         let live = journal.live_bytes();
         if self.copy.is_some()
             || now.mono < self.not_before
-            || journal.total_bytes() < live + SLACK_BYTES + SLACK_TIMES * live
+            || (!self.at_once
+                && journal.total_bytes() < live + SLACK_BYTES + SLACK_TIMES * live)
         {
             return None;
         }
@@ -108,7 +119,10 @@ impl Compaction {
         self.copy = None;
         match exit {
             Ok(Exit::Status(0)) => match journal.compact_switch() {
-                Ok(done) => Ok(done.trouble.map(|fault| format!("journal: {fault}"))),
+                Ok(done) => {
+                    self.at_once = false;
+                    Ok(done.trouble.map(|fault| format!("journal: {fault}")))
+                }
                 Err(error @ JournalError::Final(_)) => Err(error),
                 Err(error) => Ok(Some(self.failed(now, journal, &error.to_string()))),
             },

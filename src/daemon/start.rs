@@ -6,7 +6,7 @@ use crate::core::time::Now;
 use crate::core::{Core, LogLine};
 use crate::journal::error::BadDirectory;
 use crate::journal::segment::DiskJournal;
-use crate::journal::{JournalError, Options, Report};
+use crate::journal::{JournalError, OnDamage, Options, Report};
 use crate::log::Log;
 use crate::plan::{Level, Plan};
 use crate::scout::Scouts;
@@ -74,11 +74,15 @@ impl Daemon {
         let wall = clock::wall();
         let options = Options {
             now: wall,
+            on_damage: if plan.daemon.on_damage_continue {
+                OnDamage::Continue
+            } else {
+                OnDamage::Stop
+            },
             ..Options::default()
         };
         let broken = |error: JournalError| Fatal::new(exit_status(&error), error.to_string());
-        let state = plan.daemon.state.clone();
-        let opened = DiskJournal::open(&state, &options, false).map_err(broken)?;
+        let opened = DiskJournal::open(&plan.daemon.state, &options, plan.daemon.state_force).map_err(broken)?;
         let silent = plan.daemon.mount_silent;
         let mut core = Core::new(plan, opened.id());
         let (journal, report) = opened
@@ -131,7 +135,7 @@ impl Daemon {
             },
             answers: Vec::new(),
             room: Room::default(),
-            compaction: super::compaction::Compaction::default(),
+            compaction: super::compaction::Compaction::new(!report.damage.is_empty()),
             stops: 0,
             watchdog: None,
             stop: None,
