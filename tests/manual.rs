@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use settled::cli::EXIT_CODES;
+use settled::core::template::FIELDS;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -137,6 +139,26 @@ fn options_and_commands_are_the_ones_in_settled_8() {
         options.append(&mut options_of(&help(&[command])));
     }
     assert_eq!(options, options_in(&page), "options: program, then manual");
+}
+
+#[test]
+fn exit_codes_are_the_ones_in_settled_8() {
+    let page = read("man/settled.8");
+    let start = page.find(".Sh EXIT STATUS").unwrap();
+    let end = start + page[start..].find(".Sh EXAMPLES").unwrap();
+    let documented: Vec<u8> = page[start..end]
+        .lines()
+        .filter_map(|line| line.strip_prefix(".It ")?.parse().ok())
+        .collect();
+    let mut codes: Vec<u8> = EXIT_CODES.iter().map(|(code, ..)| *code).collect();
+    codes.sort();
+    assert_eq!(codes, documented, "program, then manual");
+    for (_, name, _) in EXIT_CODES.iter().filter(|(code, ..)| *code != 0) {
+        assert!(
+            page[start..end].contains(&format!(".Pq Dv {name}")),
+            "{name}"
+        );
+    }
 }
 
 /// A key, as settled.toml(5) has it.
@@ -301,7 +323,12 @@ fn every_field_of_settled_toml_5_expands() {
         .lines()
         .filter_map(|line| line.strip_prefix(".It Li {")?.split('}').next())
         .collect();
-    assert!(documented.contains(&"path"), "{documented:?}");
+    let known: BTreeSet<&str> = FIELDS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(
+        known,
+        documented.iter().copied().collect(),
+        "program, then manual"
+    );
     let all: Vec<String> = documented.iter().map(|f| format!("\"{{{f}}}\"")).collect();
     let all = all.join(", ");
     assert_good(
