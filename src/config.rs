@@ -27,7 +27,7 @@ pub(crate) use watch::{
 };
 
 use crate::core::template::nearest;
-use crate::plan::{DaemonPlan, Level, LogTo, Plan};
+use crate::plan::{DaemonPlan, Level, LogTo, OnDamage, Plan};
 use files::{matching, read_file};
 use own::Places;
 use read::{Reader, Source, Value};
@@ -73,8 +73,10 @@ const LOGS: [(&str, LogTo); 3] = [
     ("stderr", LogTo::Stderr),
 ];
 
-/// Whether to go on.
-const ON_DAMAGE: [(&str, bool); 2] = [("stop", false), ("continue", true)];
+const ON_DAMAGE: [(&str, OnDamage); 2] = [
+    ("stop", OnDamage::Stop),
+    ("continue", OnDamage::Continue),
+];
 
 /// A plan and what is to be said about it.
 #[derive(Clone, Debug)]
@@ -201,7 +203,7 @@ fn former_names(blocks: &BTreeMap<String, (Spot, RawWatch)>, problems: &mut Prob
 struct RawDaemon {
     state: Option<Vec<u8>>,
     state_force: bool,
-    on_damage_continue: bool,
+    on_damage: OnDamage,
     log: Option<LogTo>,
     log_level: Option<Level>,
     concurrency: Option<u32>,
@@ -215,7 +217,7 @@ impl RawDaemon {
         let state = self.state.unwrap_or_else(|| b"/var/lib/settled".to_vec());
         let mut plan = daemon_defaults(OsString::from_vec(state).into());
         plan.state_force = self.state_force;
-        plan.on_damage_continue = self.on_damage_continue;
+        plan.on_damage = self.on_damage;
         plan.log = self.log.unwrap_or(plan.log);
         plan.log_level = self.log_level.unwrap_or(plan.log_level);
         plan.concurrency = self.concurrency.unwrap_or(plan.concurrency);
@@ -231,7 +233,7 @@ pub(crate) fn daemon_defaults(state: PathBuf) -> DaemonPlan {
     DaemonPlan {
         state,
         state_force: false,
-        on_damage_continue: false,
+        on_damage: OnDamage::Stop,
         log: default_log(),
         log_level: Level::Info,
         concurrency: 16,
@@ -377,8 +379,8 @@ impl Loader {
                     raw.state_force = plain(reader.flag(name, value)).unwrap_or(false);
                 }
                 "on_damage" => {
-                    raw.on_damage_continue =
-                        plain(reader.choice(name, value, &ON_DAMAGE)).unwrap_or(false);
+                    raw.on_damage =
+                        plain(reader.choice(name, value, &ON_DAMAGE)).unwrap_or_default();
                 }
                 "log" => raw.log = plain(reader.choice(name, value, &LOGS)),
                 "log_level" => raw.log_level = plain(reader.choice(name, value, &LEVELS)),

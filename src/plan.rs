@@ -15,6 +15,16 @@ pub struct Plan {
     pub watches: Vec<WatchPlan>,
 }
 
+/// What to do about a damaged journal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDamage {
+    /// Do not start.
+    #[default]
+    Stop,
+    /// Keep the damaged files aside and go on with what can be read: files may be run again.
+    Continue,
+}
+
 /// Where log lines go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogTo {
@@ -46,8 +56,8 @@ pub struct DaemonPlan {
     pub state: PathBuf,
     /// Take a state directory on a filesystem where a flush, a lock or a mapped file cannot be relied on.
     pub state_force: bool,
-    /// Go on when something in the journal that was flushed cannot be read; else stop.
-    pub on_damage_continue: bool,
+    /// What to do when something in the journal that was flushed cannot be read.
+    pub on_damage: OnDamage,
     /// Where log lines go.
     pub log: LogTo,
     /// Which are written.

@@ -136,7 +136,11 @@ fn options_and_commands_are_the_ones_in_settled_8() {
 
     let mut options = options_of(&top);
     for command in &commands {
-        options.append(&mut options_of(&help(&[command])));
+        let text = help(&[command]);
+        options.append(&mut options_of(&text));
+        for below in commands_of(&text) {
+            options.append(&mut options_of(&help(&[command, &below])));
+        }
     }
     assert_eq!(options, options_in(&page), "options: program, then manual");
 }

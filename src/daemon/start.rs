@@ -74,10 +74,9 @@ impl Daemon {
         let wall = clock::wall();
         let options = Options {
             now: wall,
-            on_damage: if plan.daemon.on_damage_continue {
-                OnDamage::Continue
-            } else {
-                OnDamage::Stop
+            on_damage: match plan.daemon.on_damage {
+                crate::plan::OnDamage::Stop => OnDamage::Stop,
+                crate::plan::OnDamage::Continue => OnDamage::Continue,
             },
             ..Options::default()
         };
