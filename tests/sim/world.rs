@@ -72,8 +72,6 @@ pub struct World {
     calm: bool,
     active: u64,
     room: bool,
-    /// Length of the journal when a compaction began.
-    compacting: Option<usize>,
     tally: Tally,
 }
 
@@ -99,7 +97,6 @@ impl World {
             calm: false,
             active: 0,
             room: true,
-            compacting: None,
             tally: Tally::default(),
         };
         for writer in 0..world.setup.writers.len() {
@@ -538,32 +535,19 @@ impl World {
         }
     }
 
-    /// The state as records takes the journal's place. What was appended since the compaction began is
-    /// replayed after it, though part of it is in the state already.
+    /// The state as records takes the journal's place. All of it is taken in one turn, the one in which the
+    /// compaction begins: `Gone` and `Renamed` may not be told to a state that has them already.
     fn compact(&mut self) {
         let Some(core) = self.core.as_ref() else {
             return;
         };
-        match self.compacting.take() {
-            None => self.compacting = Some(self.journal.len()),
-            Some(since) => {
-                story!(
-                    self.now,
-                    "the journal is compacted, {} records are told twice",
-                    self.journal.len() - since
-                );
-                let wall = Wall(self.setup.disk.wall);
-                let mut journal: Vec<(Wall, Record)> =
-                    core.snapshot().map(|record| (wall, record)).collect();
-                journal.extend(self.journal.drain(since..));
-                self.journal = journal;
-            }
-        }
+        story!(self.now, "the journal is compacted");
+        let wall = Wall(self.setup.disk.wall);
+        self.journal = core.snapshot().map(|record| (wall, record)).collect();
     }
 
     fn crash(&mut self) {
         self.core = None;
-        self.compacting = None;
         self.tally.crashes += 1;
         self.inbox.clear();
         self.inbox_ask.clear();
