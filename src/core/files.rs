@@ -143,11 +143,10 @@ impl Files {
             .collect()
     }
 
-    /// Keys of `dir` that are not gone.
+    /// Keys of `dir`, those seen gone included.
     pub fn of_dir(&self, dir: DirId) -> Vec<FileKey> {
         self.known
             .range(FileKey::range(dir))
-            .filter(|(_, known)| !known.gone)
             .map(|(key, _)| *key)
             .collect()
     }
