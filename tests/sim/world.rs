@@ -145,7 +145,7 @@ impl World {
             let daemon = self.daemon_due();
             let idle = self.calm
                 && self.core.is_some()
-                && self.now > self.active + 75 * SECOND
+                && self.now > self.active + 140 * SECOND
                 && self.quiet();
             if idle {
                 self.finish();
