@@ -127,7 +127,10 @@ impl Core {
                 };
                 let key = FileKey::new(state.dir, &state.name);
                 self.job_of.remove(&key);
-                if state.outcome != Some(Outcome::Superseded) && how != DisposedHow::Changed {
+                if state.outcome != Some(Outcome::Superseded)
+                    && how != DisposedHow::Changed
+                    && self.tree.get(state.dir).is_some()
+                {
                     let known = Known {
                         version: version_digest(&state.version),
                         ctime: ctime_digest(state.ctime_ns),
@@ -280,7 +283,9 @@ impl Core {
             return;
         }
         let key = FileKey::new(job.dir, &job.name);
-        if matches!(outcome, Outcome::Done | Outcome::Dead | Outcome::Held) {
+        if matches!(outcome, Outcome::Done | Outcome::Dead | Outcome::Held)
+            && self.tree.get(key.dir()).is_some()
+        {
             let known = Known {
                 version: version_digest(&version),
                 ctime: ctime_digest(ctime_ns),

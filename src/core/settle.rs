@@ -577,6 +577,10 @@ impl Core {
 
     /// Remembers a version as concluded, last seen by the listing with `mark`.
     pub(super) fn remember(&mut self, key: FileKey, version: &Version, ctime_ns: i64, mark: u8) {
+        if self.tree.get(key.dir()).is_none() {
+            // Its directory went while its job ran: there is no path to remember it by.
+            return;
+        }
         self.files.put(
             key,
             Known {
