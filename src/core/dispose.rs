@@ -158,7 +158,15 @@ impl Core {
                     });
                 }
             }
-            Err(Fault::Here(2 | 20)) => self.dispose_ends(id, DisposedHow::Gone),
+            Err(Fault::Here(2 | 20)) => {
+                // Its directory is not where it was. If it was renamed, a scan finds it, and in it the file,
+                // perhaps under its private name; if it is gone, the next try ends the disposition.
+                *failures = failures.saturating_add(1);
+                let wait = Duration::from_secs(1 << (*failures).min(8));
+                self.timers
+                    .set(Timer::Dispose(id), self.now.mono.after(wait));
+                self.start_scan(watch);
+            }
             Err(_) => {
                 self.resolve_root(watch);
                 self.timers.set(
