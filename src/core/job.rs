@@ -595,11 +595,15 @@ impl Core {
                         flock: false,
                         lease: false,
                     },
-                    Asked::Look { job: id, path },
+                    Asked::Look {
+                        job: id,
+                        path,
+                        at: self.now.mono,
+                    },
                 );
             }
             None if self.tree.get(job.dir).is_none() => {
-                self.looked(id, Vec::new(), Err(Fault::Here(ENOENT)));
+                self.looked(id, Vec::new(), self.now.mono, Err(Fault::Here(ENOENT)));
             }
             None => self.look_later(id),
         }
@@ -618,11 +622,27 @@ impl Core {
         self.ask_look(id);
     }
 
-    pub(super) fn looked(&mut self, id: JobId, path: Vec<u8>, result: Result<Facts, Fault>) {
+    pub(super) fn looked(
+        &mut self,
+        id: JobId,
+        path: Vec<u8>,
+        at: Mono,
+        result: Result<Facts, Fault>,
+    ) {
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
         let (dir, name, watch, version) = (job.dir, job.name.clone(), job.watch, job.version);
+        let key = FileKey::new(dir, &name);
+        if self
+            .candidates
+            .get(&key)
+            .is_some_and(|candidate| candidate.hinted > at)
+        {
+            // Something happened to it after the question: the answer is about what was before.
+            self.ask_look(id);
+            return;
+        }
         let moved = self
             .tree
             .place(dir, &name)

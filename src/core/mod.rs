@@ -70,6 +70,7 @@ enum Asked {
     Look {
         job: JobId,
         path: Vec<u8>,
+        at: Mono,
     },
     Dispose {
         job: JobId,
@@ -258,7 +259,9 @@ impl Core {
                 self.probe_answered(lane);
                 self.probed(ask, key, path, result);
             }
-            (Asked::Look { job, path }, Answer::Probed(result)) => self.looked(job, path, result),
+            (Asked::Look { job, path, at }, Answer::Probed(result)) => {
+                self.looked(job, path, at, result);
+            }
             (Asked::Dispose { job, path }, Answer::Disposed(result)) => {
                 self.disposed(job, path, result);
             }
