@@ -376,6 +376,8 @@ impl Oracle {
         };
         let plan = &self.watches[ledger.watch].plan;
         let mut wrong = None;
+        let accepted =
+            outcome == Outcome::Done && !ledger.succeeded.iter().any(|(ran, _)| ran == version);
         if let Some(before) = ledger.concluded {
             wrong = Some(format!("concluded before: {before:?}"));
         }
@@ -409,7 +411,10 @@ impl Oracle {
         }
         if matches!(outcome, Outcome::Done | Outcome::Dead | Outcome::Held) {
             let count = self.counts.entry((ledger.watch, *version)).or_default();
-            count.done += 1;
+            // `accept` concludes what lies there without having run on it: no repetition.
+            if !accepted || count.done == 0 {
+                count.done += 1;
+            }
             if *disposal == Disposal::Keep {
                 count.left += 1;
             }
