@@ -1,7 +1,7 @@
 //! The simulator: the real core under a fake disk, a fake clock, fake children and crashes at every effect.
 //!
 //! ```text
-//! cargo test --test sim                                   a few thousand schedules
+//! cargo test --test sim                                   1,500 schedules
 //! SETTLED_SIM_SEEDS=1000000 cargo test --release --test sim seeds    many
 //! SETTLED_SIM_SEED=17 cargo test --test sim seeds -- --nocapture     one, with its story
 //! ```
@@ -64,7 +64,7 @@ fn seeds() {
         return;
     }
     let first = number("SETTLED_SIM_FIRST").unwrap_or(1);
-    let count = number("SETTLED_SIM_SEEDS").unwrap_or(2000);
+    let count = number("SETTLED_SIM_SEEDS").unwrap_or(1500);
     let most = number("SETTLED_SIM_FAILURES").unwrap_or(1);
     let next = AtomicU64::new(first);
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
