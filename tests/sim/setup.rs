@@ -267,6 +267,8 @@ pub fn draw(seed: u64) -> Setup {
     Setup {
         plan: Plan {
             daemon: DaemonPlan {
+                state_force: false,
+                on_damage: settled::plan::OnDamage::Stop,
                 state: "/var/lib/settled".into(),
                 log: LogTo::Stderr,
                 log_level: if crate::story::kept() {
