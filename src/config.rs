@@ -73,10 +73,8 @@ const LOGS: [(&str, LogTo); 3] = [
     ("stderr", LogTo::Stderr),
 ];
 
-const ON_DAMAGE: [(&str, OnDamage); 2] = [
-    ("stop", OnDamage::Stop),
-    ("continue", OnDamage::Continue),
-];
+const ON_DAMAGE: [(&str, OnDamage); 2] =
+    [("stop", OnDamage::Stop), ("continue", OnDamage::Continue)];
 
 /// A plan and what is to be said about it.
 #[derive(Clone, Debug)]

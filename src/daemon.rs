@@ -128,7 +128,8 @@ impl Daemon {
         let timeout = if more {
             Some(Duration::ZERO)
         } else {
-            self.deadline().map(|at| round_up(at.since(clock::boottime())))
+            self.deadline()
+                .map(|at| round_up(at.since(clock::boottime())))
         };
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
@@ -202,7 +203,8 @@ impl Daemon {
             inputs.append(&mut self.answers);
         }
         self.drain_children(&mut inputs);
-        self.room.check(&mut self.journal, self.now.mono, &mut inputs);
+        self.room
+            .check(&mut self.journal, self.now.mono, &mut inputs);
         Ok(inputs)
     }
 
@@ -361,7 +363,10 @@ impl Daemon {
     /// Speaks to the service manager; that it does not listen is no reason to stop.
     fn tell(&mut self, speak: impl FnOnce(&mut Manager) -> io::Result<()>) {
         if let Err(error) = speak(&mut self.manager) {
-            self.say(Level::Warning, format!("the service manager cannot be told: {error}"));
+            self.say(
+                Level::Warning,
+                format!("the service manager cannot be told: {error}"),
+            );
         }
     }
 

@@ -66,7 +66,10 @@ const OUTSIDE: &[&str] = &[
 
 #[test]
 fn the_core_knows_no_clock_no_file_no_process_and_no_unordered_map() {
-    assert_eq!(offences(&sources("src/core"), OUTSIDE), Vec::<String>::new());
+    assert_eq!(
+        offences(&sources("src/core"), OUTSIDE),
+        Vec::<String>::new()
+    );
 }
 
 #[test]
@@ -75,7 +78,10 @@ fn the_journals_logic_knows_them_neither() {
         .into_iter()
         .filter(|(path, _)| {
             let name = path.file_name().and_then(|name| name.to_str());
-            matches!(name, Some("mod.rs" | "format.rs" | "body.rs" | "recover.rs" | "compact.rs"))
+            matches!(
+                name,
+                Some("mod.rs" | "format.rs" | "body.rs" | "recover.rs" | "compact.rs")
+            )
         })
         .collect();
     assert!(pure.len() >= 2);
@@ -91,7 +97,10 @@ fn unsafe_lives_in_sys() {
             !path.ends_with("/src/sys.rs") && !path.contains("/src/sys/")
         })
         .collect();
-    assert_eq!(offences(&outside, &["unsafe {", "unsafe fn", "unsafe impl"]), Vec::<String>::new());
+    assert_eq!(
+        offences(&outside, &["unsafe {", "unsafe fn", "unsafe impl"]),
+        Vec::<String>::new()
+    );
 }
 
 #[test]
@@ -109,7 +118,17 @@ fn the_main_process_makes_no_path_call_on_users_files() {
         })
         .collect();
     assert_eq!(
-        offences(&rooms, &["std::fs", "File::open", "openat", "fs::metadata", "symlink_metadata", "read_dir"]),
+        offences(
+            &rooms,
+            &[
+                "std::fs",
+                "File::open",
+                "openat",
+                "fs::metadata",
+                "symlink_metadata",
+                "read_dir"
+            ]
+        ),
         Vec::<String>::new()
     );
 }
@@ -127,7 +146,11 @@ fn files_can_be_read_in_one_sitting() {
 #[test]
 fn nothing_is_left_undone_in_the_text() {
     // Put together here so that this file does not find itself.
-    let words = [["TO", "DO"].concat(), ["FIX", "ME"].concat(), ["XX", "X"].concat()];
+    let words = [
+        ["TO", "DO"].concat(),
+        ["FIX", "ME"].concat(),
+        ["XX", "X"].concat(),
+    ];
     for dir in ["src", "tests"] {
         for (path, text) in sources(dir) {
             for word in &words {

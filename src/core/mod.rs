@@ -4,7 +4,8 @@
 //! * `observe` events and listings to hints; roots, mounts, scans   (`tree` is its structure)
 //! * `settle`  hints to arrivals: the ladder of evidence
 //! * `queue`   which job next
-//! * `job`     attempts, from start to conclusion
+//! * `job`     from arrival to conclusion
+//! * `attempt` what starts now, and what its end means
 //! * `dispose` what happens to the file afterwards
 //! * `replay`  the journal's records back to state, and state to records
 //! * `operate` reload, drain, the state in words
@@ -19,6 +20,7 @@ pub mod template;
 pub mod time;
 mod vocabulary;
 
+mod attempt;
 mod dispose;
 mod job;
 mod lane;

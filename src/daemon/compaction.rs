@@ -51,8 +51,7 @@ impl Compaction {
         let live = journal.live_bytes();
         if self.copy.is_some()
             || now.mono < self.not_before
-            || (!self.at_once
-                && journal.total_bytes() < live + SLACK_BYTES + SLACK_TIMES * live)
+            || (!self.at_once && journal.total_bytes() < live + SLACK_BYTES + SLACK_TIMES * live)
         {
             return None;
         }
@@ -92,7 +91,11 @@ impl Compaction {
         };
         let copy = process::pidfd_open(pid).map_err(|error| format!("pidfd_open: {error}"))?;
         registry
-            .register(&mut SourceFd(&copy.as_raw_fd()), COMPACTION, Interest::READABLE)
+            .register(
+                &mut SourceFd(&copy.as_raw_fd()),
+                COMPACTION,
+                Interest::READABLE,
+            )
             .map_err(|error| format!("epoll: {error}"))?;
         self.copy = Some(copy);
         Ok(())

@@ -23,7 +23,12 @@ impl Room {
     }
 
     /// Tells the core when there is no room any more, or again.
-    pub(super) fn check(&mut self, journal: &mut Journal<Disk>, now: Mono, inputs: &mut Vec<Input>) {
+    pub(super) fn check(
+        &mut self,
+        journal: &mut Journal<Disk>,
+        now: Mono,
+        inputs: &mut Vec<Input>,
+    ) {
         if self.full {
             if self.again.is_none_or(|at| at <= now) {
                 if journal.try_make_room() {

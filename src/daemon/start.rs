@@ -81,7 +81,8 @@ impl Daemon {
             ..Options::default()
         };
         let broken = |error: JournalError| Fatal::new(exit_status(&error), error.to_string());
-        let opened = DiskJournal::open(&plan.daemon.state, &options, plan.daemon.state_force).map_err(broken)?;
+        let opened = DiskJournal::open(&plan.daemon.state, &options, plan.daemon.state_force)
+            .map_err(broken)?;
         let silent = plan.daemon.mount_silent;
         let mut core = Core::new(plan, opened.id());
         let (journal, report) = opened
@@ -93,8 +94,7 @@ impl Daemon {
         let registry = poll.registry();
         let mut daemon_signals = signals;
         let mut watcher = watcher;
-        let mut mounts =
-            crate::mounts::Source::open().map_err(os("/proc/self/mountinfo"))?;
+        let mut mounts = crate::mounts::Source::open().map_err(os("/proc/self/mountinfo"))?;
         registry
             .register(&mut daemon_signals, SIGNALS, Interest::READABLE)
             .and_then(|()| registry.register(&mut watcher, INOTIFY, Interest::READABLE))
@@ -141,7 +141,10 @@ impl Daemon {
             now,
         };
         if daemon.watcher.drops_events() {
-            daemon.say(Level::Warning, "SETTLED_TEST_DROP: events are dropped on purpose".into());
+            daemon.say(
+                Level::Warning,
+                "SETTLED_TEST_DROP: events are dropped on purpose".into(),
+            );
         }
         let table = daemon.read_mounts();
         daemon.core.start(now, table);
@@ -191,8 +194,8 @@ fn exit_status(error: &JournalError) -> u8 {
             libc::EACCES | libc::EPERM => 77,
             _ => 74,
         },
-        JournalError::Final(_)
-        | JournalError::TooLong { .. }
-        | JournalError::NotCompacting(_) => 74,
+        JournalError::Final(_) | JournalError::TooLong { .. } | JournalError::NotCompacting(_) => {
+            74
+        }
     }
 }

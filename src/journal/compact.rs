@@ -95,7 +95,10 @@ impl<S: Storage> Journal<S> {
     ///
     /// # Errors
     /// What was written is of no use.
-    pub fn compact_copy(&mut self, records: impl Iterator<Item = Record>) -> Result<(), JournalError> {
+    pub fn compact_copy(
+        &mut self,
+        records: impl Iterator<Item = Record>,
+    ) -> Result<(), JournalError> {
         for record in records {
             self.compact_push(&record)?;
         }

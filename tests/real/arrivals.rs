@@ -143,7 +143,10 @@ fn tool(program: &str, args: &[&Path]) {
 fn copied_by_cp() {
     let (bed, _daemon) = watching("");
     fs::write(bed.path("a.csv"), content()).expect("a file");
-    tool("cp", &[Path::new("-p"), &bed.path("a.csv"), &bed.inside("a.csv")]);
+    tool(
+        "cp",
+        &[Path::new("-p"), &bed.path("a.csv"), &bed.inside("a.csv")],
+    );
     one_whole(&bed, "a.csv", &content());
 }
 
@@ -205,10 +208,13 @@ fn unpacked_by_tar() {
 
 /// An upload through OpenSSH's own server: `sftp -D` talks to it over a pipe, no network.
 fn sftp(bed: &Bed, commands: &str) {
-    let server = ["/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server"]
-        .into_iter()
-        .find(|path| Path::new(path).exists())
-        .expect("openssh-sftp-server has to be installed");
+    let server = [
+        "/usr/lib/openssh/sftp-server",
+        "/usr/libexec/openssh/sftp-server",
+    ]
+    .into_iter()
+    .find(|path| Path::new(path).exists())
+    .expect("openssh-sftp-server has to be installed");
     let mut child = Command::new("sftp")
         .args(["-q", "-b", "-", "-D", server])
         .current_dir(bed.root())
@@ -231,7 +237,11 @@ fn uploaded_by_sftp() {
     fs::write(bed.path("a.csv"), content()).expect("a file");
     sftp(
         &bed,
-        &format!("put {} {}\n", bed.path("a.csv").display(), bed.inside("a.csv").display()),
+        &format!(
+            "put {} {}\n",
+            bed.path("a.csv").display(),
+            bed.inside("a.csv").display()
+        ),
     );
     one_whole(&bed, "a.csv", &content());
 }
@@ -368,7 +378,10 @@ fn a_rewrite_that_puts_the_time_back_runs_again() {
         .expect("utimensat");
     drop(file);
     let after = fs::metadata(bed.inside("a.csv")).expect("a stat");
-    assert_eq!((before.ino(), before.mtime_nsec()), (after.ino(), after.mtime_nsec()));
+    assert_eq!(
+        (before.ino(), before.mtime_nsec()),
+        (after.ino(), after.mtime_nsec())
+    );
     let runs = bed.wait_runs(2);
     assert_eq!(runs[1].hash, fnv(b"two"));
 }
@@ -402,7 +415,11 @@ fn files_that_were_there_before_run_once_over_restarts() {
     fs::write(bed.inside("while-down"), "new").expect("a file");
     let _daemon = bed.start();
     let runs = bed.fence("fence");
-    assert_eq!(counts(&runs).into_values().collect::<Vec<_>>(), [1, 1], "{runs:?}");
+    assert_eq!(
+        counts(&runs).into_values().collect::<Vec<_>>(),
+        [1, 1],
+        "{runs:?}"
+    );
 }
 
 #[test]
@@ -532,5 +549,7 @@ fn links_fifos_and_devices_are_never_opened_or_run() {
     }
     // A FIFO without a writer would hold a reader that opened it; the fence says that nobody was held.
     assert_eq!(bed.fence("fence").len(), 0);
-    until("no warning about them", || daemon.log_count("cannot be") == 0);
+    until("no warning about them", || {
+        daemon.log_count("cannot be") == 0
+    });
 }

@@ -47,7 +47,10 @@ pub struct Run {
 
 impl Run {
     pub fn name(&self) -> OsString {
-        self.path.file_name().map(OsStr::to_owned).unwrap_or_default()
+        self.path
+            .file_name()
+            .map(OsStr::to_owned)
+            .unwrap_or_default()
     }
 }
 
@@ -155,11 +158,7 @@ impl Bed {
 
     pub fn start(&self) -> Daemon {
         let config = self.path("settled.toml");
-        let daemon = self.spawn(&[
-            OsStr::new("run"),
-            OsStr::new("-c"),
-            config.as_os_str(),
-        ]);
+        let daemon = self.spawn(&[OsStr::new("run"), OsStr::new("-c"), config.as_os_str()]);
         daemon.wait_log("ready:");
         daemon
     }

@@ -79,7 +79,12 @@ fn each_once(bed: &Bed, files: usize) {
     for index in 0..files {
         let runs = seen.remove(&bed.inside(name(index))).unwrap_or_default();
         assert_eq!(runs.len(), 1, "{}: {runs:?}", name(index));
-        assert_eq!(runs[0].size, Some(content(index).len() as u64), "{}", name(index));
+        assert_eq!(
+            runs[0].size,
+            Some(content(index).len() as u64),
+            "{}",
+            name(index)
+        );
         assert_eq!(runs[0].hash, crate::bed::fnv(&content(index)));
     }
     assert!(seen.is_empty(), "{seen:?}");
@@ -127,7 +132,10 @@ fn the_kernels_queue_overflows() {
         .expect("a number");
     daemon.signal(libc::SIGSTOP);
     // Two events a file at the least.
-    assert!(FILES * 2 > limit, "raise FILES above half of max_queued_events");
+    assert!(
+        FILES * 2 > limit,
+        "raise FILES above half of max_queued_events"
+    );
     for writer in two_writers(bed.path("in"), FILES) {
         writer.join().expect("a writer");
     }
@@ -216,6 +224,9 @@ fn no_inotify_watch_is_left() {
     let _ = child.kill();
     let _ = child.wait();
     if outcome.is_err() {
-        panic!("{}", fs::read_to_string(bed.path("log")).unwrap_or_default());
+        panic!(
+            "{}",
+            fs::read_to_string(bed.path("log")).unwrap_or_default()
+        );
     }
 }

@@ -70,11 +70,17 @@ fn one_that_floods() {
 
 #[test]
 fn one_whose_grandchild_keeps_the_pipe_open() {
-    let bed = shell("sleep 1000 & echo $! > \"$1.pid\"; exit 0", "include = [\"job\"]\n");
+    let bed = shell(
+        "sleep 1000 & echo $! > \"$1.pid\"; exit 0",
+        "include = [\"job\"]\n",
+    );
     let daemon = bed.start();
     fs::write(bed.inside("job"), "x").expect("a file");
     until("the job is done though the pipe is open", || {
-        daemon.log().iter().any(|line| line.contains("/in/job") && line.contains("done"))
+        daemon
+            .log()
+            .iter()
+            .any(|line| line.contains("/in/job") && line.contains("done"))
     });
     others_go_on(&bed);
     let pid: i32 = fs::read_to_string(bed.inside("job.pid"))
@@ -83,7 +89,8 @@ fn one_whose_grandchild_keeps_the_pipe_open() {
         .parse()
         .expect("a number");
     let pid = nix::unistd::Pid::from_raw(pid);
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("the grandchild, still there");
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL)
+        .expect("the grandchild, still there");
 }
 
 #[test]
@@ -94,9 +101,12 @@ fn its_output_is_logged_with_watch_job_and_attempt() {
     daemon.wait_log("done");
     for text in ["out", "err", "no end"] {
         assert!(
-            daemon.log().iter().any(|line| line.contains(&format!("attempt 1: {text}"))
-                && line.contains("watch=w")
-                && line.contains("job=")),
+            daemon
+                .log()
+                .iter()
+                .any(|line| line.contains(&format!("attempt 1: {text}"))
+                    && line.contains("watch=w")
+                    && line.contains("job=")),
             "{text}: {:?}",
             daemon.log()
         );
@@ -130,7 +140,13 @@ fn exit_statuses_mean_what_the_manual_says() {
         bed.path("in"),
     ));
     let daemon = bed.start();
-    for (name, status) in [("ok", "0"), ("again", "75"), ("bad", "65"), ("other", "3"), ("sig", "0")] {
+    for (name, status) in [
+        ("ok", "0"),
+        ("again", "75"),
+        ("bad", "65"),
+        ("other", "3"),
+        ("sig", "0"),
+    ] {
         fs::write(bed.path("new"), status).expect("a file");
         fs::rename(bed.path("new"), bed.inside(name)).expect("a rename");
     }
@@ -166,7 +182,10 @@ fn descriptors_and_signals_are_clean() {
     );
     let fds = fs::read_to_string(bed.inside("job.fds")).expect("its descriptors");
     // 4 is ls's own.
-    assert_eq!(fds.split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3", "4"]);
+    assert_eq!(
+        fds.split_whitespace().collect::<Vec<_>>(),
+        ["0", "1", "2", "3", "4"]
+    );
     let signals = fs::read_to_string(bed.inside("job.sig")).expect("its signals");
     for line in signals.lines() {
         let (_, mask) = line.split_once('\t').expect("a mask");
@@ -206,7 +225,11 @@ fn a_stopped_scout_holds_its_own_mount_only() {
         bed.wait_runs(before + 2);
     }
     went_on.sort();
-    assert_eq!(went_on, ["disk", "shm"], "each went on while the other was held");
+    assert_eq!(
+        went_on,
+        ["disk", "shm"],
+        "each went on while the other was held"
+    );
 }
 
 /// Processes of the daemon that call themselves scouts.

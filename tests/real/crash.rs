@@ -12,8 +12,11 @@ fn killed_again_and_again_while_files_keep_coming() {
     let inside = bed.path("in");
     let writer = std::thread::spawn(move || {
         for index in 0..FILES {
-            fs::write(inside.join(format!("f{index:05}")), format!("{index}").repeat(50))
-                .expect("a file");
+            fs::write(
+                inside.join(format!("f{index:05}")),
+                format!("{index}").repeat(50),
+            )
+            .expect("a file");
         }
     });
     let mut kills = 0;
@@ -39,13 +42,22 @@ fn killed_again_and_again_while_files_keep_coming() {
         assert!(!first.recovered || first.attempt > 1, "{name:?}: {runs:?}");
         for again in &runs[1..] {
             repeated += 1;
-            assert!(again.recovered, "{name:?} was run again and does not say so: {runs:?}");
+            assert!(
+                again.recovered,
+                "{name:?} was run again and does not say so: {runs:?}"
+            );
             assert!(again.attempt > first.attempt);
-            assert_eq!(again.job, first.job, "a repeated attempt keeps its job: {runs:?}");
+            assert_eq!(
+                again.job, first.job,
+                "a repeated attempt keeps its job: {runs:?}"
+            );
         }
     }
     // At most what ran when it was killed, each time.
-    assert!(repeated <= kills * 4, "{repeated} repeated after {kills} kills");
+    assert!(
+        repeated <= kills * 4,
+        "{repeated} repeated after {kills} kills"
+    );
 }
 
 #[test]
@@ -62,13 +74,21 @@ fn attempts_and_back_off_go_on_where_they_were() {
     daemon.kill();
     let mut daemon = bed.start();
     bed.wait_runs(2);
-    until("the second failure is known", || daemon.log_count("again in") > 0);
+    until("the second failure is known", || {
+        daemon.log_count("again in") > 0
+    });
     daemon.kill();
     let daemon = bed.start();
     let runs = bed.wait_runs(3);
     daemon.wait_log("dead");
-    assert_eq!(runs.iter().map(|run| run.attempt).collect::<Vec<_>>(), [1, 2, 3]);
-    assert!(runs.iter().all(|run| !run.recovered && run.job == runs[0].job));
+    assert_eq!(
+        runs.iter().map(|run| run.attempt).collect::<Vec<_>>(),
+        [1, 2, 3]
+    );
+    assert!(
+        runs.iter()
+            .all(|run| !run.recovered && run.job == runs[0].job)
+    );
 }
 
 #[test]
@@ -175,7 +195,10 @@ fn a_disposition_cut_short_is_completed() {
     let bed = Bed::new();
     bed.configure(
         &[],
-        &format!("settle = \"0\"\ndone = {{ move = {:?} }}\n", bed.path("done")),
+        &format!(
+            "settle = \"0\"\ndone = {{ move = {:?} }}\n",
+            bed.path("done")
+        ),
     );
     for index in 0..300 {
         fs::write(bed.inside(format!("f{index}")), format!("{index}")).expect("a file");
@@ -189,9 +212,15 @@ fn a_disposition_cut_short_is_completed() {
     let mut daemon = bed.start();
     until("every file moved", || moved() == 300);
     assert_eq!(daemon.stop(), Some(0));
-    assert_eq!(fs::read_dir(bed.inside("")).expect("a directory").count(), 0);
+    assert_eq!(
+        fs::read_dir(bed.inside("")).expect("a directory").count(),
+        0
+    );
     for index in 0..300 {
         let path = bed.path("done").join(format!("f{index}"));
-        assert_eq!(fs::read_to_string(path).expect("a moved file"), format!("{index}"));
+        assert_eq!(
+            fs::read_to_string(path).expect("a moved file"),
+            format!("{index}")
+        );
     }
 }

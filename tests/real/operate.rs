@@ -81,7 +81,13 @@ impl SmallDisk {
         let at = bed.path("state");
         fs::create_dir(&at).expect("a mount point");
         let status = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size},mode=0700"), "small"])
+            .args([
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size={size},mode=0700"),
+                "small",
+            ])
             .arg(&at)
             .status()
             .expect("mount");
@@ -110,7 +116,8 @@ fn a_disk_that_fills_up_pauses_and_goes_on_by_itself() {
     bed.configure(&[], "settle = \"0\"\n");
     let disk = SmallDisk::mount(&bed, "9m");
     let daemon = bed.start();
-    fs::write(disk.at.join("ballast"), vec![0u8; 16 << 20]).expect_err("more than there is room for");
+    fs::write(disk.at.join("ballast"), vec![0u8; 16 << 20])
+        .expect_err("more than there is room for");
     let mut written = 0;
     until("it says that it pauses", || {
         for _ in 0..500 {
@@ -121,9 +128,11 @@ fn a_disk_that_fills_up_pauses_and_goes_on_by_itself() {
     });
     fs::remove_file(disk.at.join("ballast")).expect("room");
     daemon.wait_log("going on");
-    crate::bed::until_in(std::time::Duration::from_secs(300), "every file run once", || {
-        counts(&bed.runs()).len() == written
-    });
+    crate::bed::until_in(
+        std::time::Duration::from_secs(300),
+        "every file run once",
+        || counts(&bed.runs()).len() == written,
+    );
     assert_eq!(bed.runs().len(), written);
 }
 
@@ -135,7 +144,8 @@ fn a_directory_without_permission_is_a_state_not_an_end() {
         bed.configure(&[], "settle = \"0\"\n");
         fs::set_permissions(bed.root(), fs::Permissions::from_mode(0o777)).expect("chmod");
         fs::set_permissions(bed.inside(""), fs::Permissions::from_mode(0o700)).expect("chmod");
-        fs::copy(env!("CARGO_BIN_EXE_settled"), bed.path("settled")).expect("a copy of the program");
+        fs::copy(env!("CARGO_BIN_EXE_settled"), bed.path("settled"))
+            .expect("a copy of the program");
         fs::copy(crate::bed::recorder(), bed.path("recorder")).expect("a copy of the recorder");
         let text = fs::read_to_string(bed.path("settled.toml")).expect("the configuration");
         let text = text.replace(
@@ -152,7 +162,9 @@ fn a_directory_without_permission_is_a_state_not_an_end() {
             .spawn()
             .expect("setpriv (util-linux) has to be installed");
         let log = || fs::read_to_string(bed.path("log")).unwrap_or_default();
-        until("it says what is wrong", || log().contains("Permission denied"));
+        until("it says what is wrong", || {
+            log().contains("Permission denied")
+        });
         fs::write(bed.inside("a"), "x").expect("a file");
         fs::set_permissions(bed.inside("a"), fs::Permissions::from_mode(0o644)).expect("chmod");
         fs::set_permissions(bed.inside(""), fs::Permissions::from_mode(0o755)).expect("chmod");
@@ -165,7 +177,7 @@ fn a_directory_without_permission_is_a_state_not_an_end() {
     } else {
         let bed = Bed::new();
         bed.configure(&[], "settle = \"0\"\n");
-        fs::set_permissions(bed.inside(""), fs::Permissions::from_mode(0)).expect("chmod");
+        fs::set_permissions(bed.inside(""), fs::Permissions::from_mode(0o000)).expect("chmod");
         let daemon = bed.start();
         daemon.wait_log("Permission denied");
         fs::set_permissions(bed.inside(""), fs::Permissions::from_mode(0o755)).expect("chmod");
@@ -188,7 +200,10 @@ fn reload_takes_a_good_file_and_keeps_what_is_owed() {
     fs::write(bed.inside("queued.a"), "x").expect("a file");
     fs::write(bed.inside("one.b"), "x").expect("a file");
     until("it is queued", || {
-        daemon.log().iter().any(|line| line.contains("queued.a") && line.contains("settled"))
+        daemon
+            .log()
+            .iter()
+            .any(|line| line.contains("queued.a") && line.contains("settled"))
     });
     bed.configure(
         &[&format!("until={}", go.display())],
@@ -253,7 +268,10 @@ fn usr1_logs_the_state_and_usr2_lists_again() {
     let daemon = bed.start();
     let writer = fs::File::create(bed.inside("held-open")).expect("a file");
     until("it is found held", || {
-        daemon.log().iter().any(|line| line.contains("open for writing"))
+        daemon
+            .log()
+            .iter()
+            .any(|line| line.contains("open for writing"))
     });
     daemon.signal(libc::SIGUSR1);
     daemon.wait_log("state: 0 running, 0 jobs owed, 1 candidates");
@@ -296,7 +314,9 @@ fn watch_needs_no_configuration() {
     bed.wait_runs(2);
     assert_eq!(daemon.stop(), Some(0));
     assert_eq!(counts(&bed.runs()).len(), 2, "the first is remembered");
-    let state: Vec<_> = fs::read_dir(bed.path("home/settled")).expect("state").collect();
+    let state: Vec<_> = fs::read_dir(bed.path("home/settled"))
+        .expect("state")
+        .collect();
     assert_eq!(state.len(), 1);
 }
 
@@ -305,7 +325,8 @@ fn ten_thousand_idle_directories_cost_no_wake_ups() {
     let bed = Bed::new();
     bed.configure(&[], "recursive = true\nsettle = \"0\"\n");
     for index in 0..10_000 {
-        fs::create_dir_all(bed.inside(format!("d{:02}/e{index}", index % 100))).expect("directories");
+        fs::create_dir_all(bed.inside(format!("d{:02}/e{index}", index % 100)))
+            .expect("directories");
     }
     let daemon = bed.start();
     fs::write(bed.inside("d07/e7/first"), "x").expect("a file");

@@ -19,7 +19,9 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn env_bytes(name: &str) -> Vec<u8> {
-    env::var_os(name).map(OsStringExt::into_vec).unwrap_or_default()
+    env::var_os(name)
+        .map(OsStringExt::into_vec)
+        .unwrap_or_default()
 }
 
 fn main() {

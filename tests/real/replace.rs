@@ -29,7 +29,10 @@ fn replaced_while_queued_runs_as_the_new_one_only() {
     blocker(&bed);
     fs::write(bed.inside("a"), "old").expect("a file");
     until("a is queued", || {
-        daemon.log().iter().any(|l| l.contains("settled") && l.contains("/in/a"))
+        daemon
+            .log()
+            .iter()
+            .any(|l| l.contains("settled") && l.contains("/in/a"))
     });
     fs::write(bed.path("new"), "new!").expect("a file");
     fs::rename(bed.path("new"), bed.inside("a")).expect("a rename over it");
@@ -48,13 +51,20 @@ fn replaced_without_a_word_while_queued_is_seen_by_the_look_before_the_attempt()
     fs::write(bed.path("outside"), "old").expect("a file");
     fs::hard_link(bed.path("outside"), bed.inside("a")).expect("a link");
     until("a is queued", || {
-        daemon.log().iter().any(|l| l.contains("settled") && l.contains("/in/a"))
+        daemon
+            .log()
+            .iter()
+            .any(|l| l.contains("settled") && l.contains("/in/a"))
     });
     fs::write(bed.path("outside"), "newer").expect("a write through the other name");
     fs::write(&go, "").expect("a sign");
     let runs = bed.fence("fence");
     assert_eq!(runs.len(), 2, "{runs:?}");
-    assert_eq!(runs[1].hash, fnv(b"newer"), "never the old version's size with the new content");
+    assert_eq!(
+        runs[1].hash,
+        fnv(b"newer"),
+        "never the old version's size with the new content"
+    );
     daemon.wait_log("superseded");
 }
 
@@ -64,7 +74,10 @@ fn removed_while_queued_is_gone() {
     blocker(&bed);
     fs::write(bed.inside("a"), "x").expect("a file");
     until("a is queued", || {
-        daemon.log().iter().any(|l| l.contains("settled") && l.contains("/in/a"))
+        daemon
+            .log()
+            .iter()
+            .any(|l| l.contains("settled") && l.contains("/in/a"))
     });
     fs::remove_file(bed.inside("a")).expect("it");
     daemon.wait_log("gone before its attempt");
@@ -81,7 +94,11 @@ fn replaced_before_its_disposition_the_new_one_is_not_deleted() {
     fs::rename(bed.path("new"), bed.inside("a")).expect("a rename over it");
     fs::write(&go, "").expect("a sign");
     let runs = bed.wait_runs(2);
-    assert_eq!(runs[1].hash, fnv(b"new!"), "the new version got its own run");
+    assert_eq!(
+        runs[1].hash,
+        fnv(b"new!"),
+        "the new version got its own run"
+    );
     until("it is deleted after that", || !bed.inside("a").exists());
     assert_eq!(bed.fence("fence").len(), 2);
 }
@@ -98,7 +115,10 @@ fn changed_in_place_before_its_disposition_it_is_not_deleted_either() {
     let runs = bed.wait_runs(2);
     assert_eq!(runs[1].hash, fnv(b"newer"));
     until("it is deleted after that", || !bed.inside("a").exists());
-    assert_eq!(fs::read(bed.path("outside")).expect("the other name"), b"newer");
+    assert_eq!(
+        fs::read(bed.path("outside")).expect("the other name"),
+        b"newer"
+    );
 }
 
 #[test]
@@ -118,12 +138,19 @@ fn a_directory_renamed_with_queued_and_running_jobs_in_it() {
     assert_eq!(bed.wait_runs(1)[0].path, bed.inside("d/running"));
     fs::write(bed.inside("d/queued"), "q").expect("a file");
     until("it is queued", || {
-        daemon.log().iter().any(|l| l.contains("settled") && l.contains("d/queued"))
+        daemon
+            .log()
+            .iter()
+            .any(|l| l.contains("settled") && l.contains("d/queued"))
     });
     fs::rename(bed.inside("d"), bed.inside("e")).expect("a rename");
     fs::write(&go, "").expect("a sign");
     let runs = bed.wait_runs(2);
-    assert_eq!(runs[1].path, bed.inside("e/queued"), "queued jobs have their new path");
+    assert_eq!(
+        runs[1].path,
+        bed.inside("e/queued"),
+        "queued jobs have their new path"
+    );
     until("both are moved", || {
         bed.path("done/e/running").exists() && bed.path("done/e/queued").exists()
     });
@@ -145,7 +172,9 @@ fn an_archive_inside_the_watched_tree_is_not_watched() {
     bed.wait_runs(1);
     until("it is archived", || !bed.inside("a").exists());
     assert_eq!(bed.fence("fence").len(), 1);
-    let days: Vec<_> = fs::read_dir(bed.inside("done")).expect("the archive").collect();
+    let days: Vec<_> = fs::read_dir(bed.inside("done"))
+        .expect("the archive")
+        .collect();
     assert_eq!(days.len(), 1);
 }
 
@@ -211,7 +240,10 @@ fn a_move_never_overwrites() {
     fs::write(bed.path("done/a.csv"), "somebody's").expect("a file");
     bed.configure(
         &[],
-        &format!("settle = \"0\"\ndone = {{ move = {:?} }}\n", bed.path("done")),
+        &format!(
+            "settle = \"0\"\ndone = {{ move = {:?} }}\n",
+            bed.path("done")
+        ),
     );
     let _daemon = bed.start();
     for content in ["one", "two"] {
@@ -241,7 +273,9 @@ fn a_move_to_another_filesystem_copies_all_of_it() {
     fs::create_dir(bed.inside("sub")).expect("a directory");
     fs::write(bed.inside("sub/a.bin"), &content).expect("a file");
     let moved = target.path().join("done/sub/a.bin");
-    until("it is moved", || !bed.inside("sub/a.bin").exists() && moved.exists());
+    until("it is moved", || {
+        !bed.inside("sub/a.bin").exists() && moved.exists()
+    });
     assert!(fs::read(&moved).expect("the copy") == content);
     let left: Vec<_> = fs::read_dir(target.path().join("done/sub"))
         .expect("the target")
