@@ -106,8 +106,7 @@ impl Core {
             self.timers
                 .set(Timer::Kill(id), self.now.mono.after(timeout));
         }
-        let plan = state.plan.clone();
-        let order = self.with_values(id, &key, |values| SpawnOrder {
+        let order = self.with_values(id, &key, |values, plan| SpawnOrder {
             run,
             job: id,
             argv: plan.run.iter().map(|arg| arg.expand(values)).collect(),

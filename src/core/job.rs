@@ -10,7 +10,7 @@ use super::template::Values;
 use super::time::{Mono, Wall, civil_date};
 use super::timers::Timer;
 use super::{Core, Effect};
-use crate::plan::{Disposition, Level, Order};
+use crate::plan::{Disposition, Level, Order, WatchPlan};
 use std::time::Duration;
 
 /// Where a job stands.
@@ -153,7 +153,7 @@ impl Core {
         else {
             return;
         };
-        let key = self.with_values(id, b"", |values| template.expand(values));
+        let key = self.with_values(id, b"", |values, _| template.expand(values));
         if let (Some(key), Some(job)) = (key, self.jobs.get_mut(&id)) {
             job.key = key.into();
         }
@@ -164,7 +164,7 @@ impl Core {
         &self,
         id: JobId,
         key: &[u8],
-        f: impl FnOnce(&Values) -> T,
+        f: impl FnOnce(&Values, &WatchPlan) -> T,
     ) -> Option<T> {
         let job = self.jobs.get(&id)?;
         let watch = self.watches.get(job.watch as usize)?;
@@ -172,7 +172,7 @@ impl Core {
         let rel = self.tree.rel(job.dir, &job.name);
         let name = self.job_name(id);
         let date = civil_date(self.now.wall, self.now.utc_offset_s);
-        Some(f(&Values {
+        let values = Values {
             path: &path,
             rel: &rel,
             watch: &watch.plan.name,
@@ -182,7 +182,8 @@ impl Core {
             date: &date,
             job: &name,
             attempt: job.begun,
-        }))
+        };
+        Some(f(&values, &watch.plan))
     }
 
     fn rank(&self, id: JobId) -> Rank {
@@ -372,7 +373,7 @@ impl Core {
             Disposition::Move { to, flatten } => {
                 let key = job.key.clone();
                 let dir = self
-                    .with_values(id, &key, |values| to.expand_dir(values))
+                    .with_values(id, &key, |values, _| to.expand_dir(values))
                     .unwrap_or_default();
                 let rel = if *flatten {
                     job.name.to_vec()

@@ -110,6 +110,9 @@ impl Core {
     }
 
     pub(super) fn check_drained(&mut self) {
+        if matches!(self.mode, Mode::Running | Mode::Stopped) || !self.runs.is_empty() {
+            return;
+        }
         let disposing = self.mode <= Mode::Draining
             && self.jobs.values().any(|job| {
                 matches!(
@@ -117,8 +120,7 @@ impl Core {
                     Phase::Disposing { asked: true, .. } | Phase::PostLook { .. }
                 )
             });
-        if !matches!(self.mode, Mode::Running | Mode::Stopped) && self.runs.is_empty() && !disposing
-        {
+        if !disposing {
             self.stop();
         }
     }

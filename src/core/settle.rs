@@ -21,6 +21,9 @@ const ENOTDIR: i32 = 20;
 pub const QUIET_WITH_LEASE: Duration = Duration::from_secs(1);
 /// Quiet time where no lease can be asked; a mount's attribute cache time if that is longer.
 pub const QUIET_WITHOUT_LEASE: Duration = Duration::from_secs(5);
+/// IN_CREATE is mostly the beginning of a write, whose close follows in a moment and says more: asking at
+/// once would ask twice.
+const CREATE_PATIENCE: Duration = Duration::from_millis(3);
 /// First and longest wait before a file that is held is asked again; doubles in between.
 const REFUSED_FIRST: Duration = Duration::from_millis(100);
 const REFUSED_MAX: Duration = Duration::from_secs(30);
@@ -229,7 +232,12 @@ impl Core {
         }
         if quiet.is_zero() || candidate.seen.is_none() {
             candidate.waits = Waits::Probe;
-            self.queue_probe(key);
+            if candidate.signal == Signal::Link && candidate.hinted == now {
+                self.timers
+                    .set(Timer::Candidate(key), now.after(CREATE_PATIENCE));
+            } else {
+                self.queue_probe(key);
+            }
             return;
         }
         candidate.waits = Waits::Quiet;
