@@ -483,7 +483,7 @@ impl Core {
         let Some(state) = self.watches.get(watch as usize) else {
             return false;
         };
-        if !state.active || !state.plan.recursive {
+        if !state.active || !state.plan.recursive || name.starts_with(PRIVATE_PREFIX) {
             return false;
         }
         let rel = self.tree.rel(dir, name);
