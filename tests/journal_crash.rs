@@ -82,8 +82,10 @@ fn live(
     happened: &mut Happened,
     seed: u64,
 ) {
-    let Ok((mut journal, report, numbers)) = open(memory) else {
-        return;
+    let (mut journal, report, numbers) = match open(memory) {
+        Ok(opened) => opened,
+        Err(JournalError::Storage(_) | JournalError::NoRoom(_) | JournalError::Final(_)) => return,
+        Err(error) => panic!("seed {seed}: {error}"),
     };
     assert_eq!(report.damage, [], "seed {seed}");
     promise.check(&numbers, seed);
@@ -293,5 +295,36 @@ fn every_image_of_a_torn_batch_opens() {
         }
         // The images were not all alike.
         assert_eq!(ends.len(), sectors.len() + 1);
+    }
+}
+
+/// A start that is killed at any call, then a start that loses its power at any call: what the first one left
+/// half done, names that are not durable yet included, is nothing that the second may build on.
+#[test]
+fn starts_that_are_cut_short_one_after_the_other() {
+    for seed in 0..12 {
+        for (first, second) in (0..12).flat_map(|a| (0..12).map(move |b| (a, b))) {
+            let memory = Memory::new(seed);
+            let (mut journal, _, _) = open(&memory).unwrap();
+            for n in 0..20 {
+                journal.append(Wall(2), &numbered(n)).unwrap();
+                journal.flush().unwrap();
+            }
+            drop(journal);
+            for (off, power) in [(first, false), (second, true)] {
+                let calls = memory.0.borrow().calls;
+                memory.0.borrow_mut().off_at = Some(calls + off);
+                let _ = open(&memory);
+                if power {
+                    memory.power_cut();
+                } else {
+                    memory.process_ends();
+                }
+            }
+            let story = format!("seed {seed}, off at {first} and {second}");
+            let (_, report, numbers) = open(&memory).unwrap_or_else(|e| panic!("{story}: {e}"));
+            assert_eq!(numbers, (0..20).collect::<Vec<_>>(), "{story}");
+            assert_eq!(report.damage, [], "{story}");
+        }
     }
 }

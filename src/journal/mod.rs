@@ -202,6 +202,9 @@ impl<S: Storage> Opened<S> {
         mut self,
         mut each: impl FnMut(Wall, Record),
     ) -> Result<(Journal<S>, Report), JournalError> {
+        // The process before this one may have ended between a rename and making it durable: the names that
+        // are seen are made durable before anything is built on them.
+        self.storage.sync_dir()?;
         let walked = recover::walk(&mut self.storage, &self.survey, &mut |_, stamp, record| {
             each(stamp.wall, record);
         })?;
