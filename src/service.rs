@@ -64,13 +64,15 @@ pub struct Signals {
 
 impl Signals {
     /// Catches HUP, TERM, INT, USR1 and USR2, and ignores PIPE (a reader that went away is an error of the
-    /// write) and IO (the break of a lease that a probe held; its default is to end the process).
+    /// write), IO (the break of a lease that a probe held; its default is to end the process) and XFSZ.
     ///
     /// # Errors
     /// What socketpair(2) or sigaction(2) give.
     pub fn new() -> io::Result<Signals> {
         sys::signal::ignore(Number::SIGPIPE)?;
         sys::signal::ignore(Number::SIGIO)?;
+        // A limit of file sizes (setrlimit(2), RLIMIT_FSIZE) is to be an errno of the write, not an end.
+        sys::signal::ignore(Number::SIGXFSZ)?;
         let mut signals = Signals { lines: Vec::new() };
         // The order of `drain`: those that ask for an end come last.
         for (signal, number) in [
