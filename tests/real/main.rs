@@ -7,5 +7,6 @@ mod arrivals;
 mod burst;
 mod children;
 mod crash;
+mod ladder;
 mod operate;
 mod replace;
