@@ -87,8 +87,8 @@ struct Daemon {
     scouts: Scouts,
     source: Source,
     due: Due,
-    /// Answers that wait until every event before them has been read.
-    answers: Vec<Input>,
+    /// Answers of scouts and ends of children, which wait until every event before them has been read.
+    late: Vec<Input>,
     room: room::Room,
     compaction: compaction::Compaction,
     stops: u32,
@@ -124,7 +124,7 @@ impl Daemon {
     // ---- 1 ----
 
     fn sleep(&mut self) -> Result<(), Fatal> {
-        let more = self.due.any() || self.children.has_due() || !self.answers.is_empty();
+        let more = self.due.any() || self.children.has_due() || !self.late.is_empty();
         let timeout = if more {
             Some(Duration::ZERO)
         } else {
@@ -185,32 +185,30 @@ impl Daemon {
         if std::mem::take(&mut self.due.mounts) {
             inputs.push(Input::Mounts(self.read_mounts()));
         }
-        // Answers are taken before events are, and given to the core after them: whatever happened to a file
-        // before a scout looked at it is known before its answer is.
+        // Answers and ends are taken before events are, and given to the core after them: whatever happened to
+        // a file before a scout looked at it, or before its job ended, is known before that is.
         let mono = self.now.mono;
         let mut ready = std::mem::take(&mut self.due.scouts);
         ready.sort_unstable();
         ready.dedup();
         ready.retain(|token| {
             self.scouts
-                .ready(mono, *token, ANSWERS_A_TURN, &mut self.answers)
+                .ready(mono, *token, ANSWERS_A_TURN, &mut self.late)
         });
         self.due.scouts = ready;
-        self.scouts
-            .tick(mono, &mut self.children, &mut self.answers);
-        let drained = self.drain_inotify(&mut inputs)?;
-        if drained {
-            inputs.append(&mut self.answers);
+        self.drain_children();
+        self.scouts.tick(mono, &mut self.children, &mut self.late);
+        if self.drain_inotify(&mut inputs)? {
+            inputs.append(&mut self.late);
         }
-        self.drain_children(&mut inputs);
         self.room
             .check(&mut self.journal, self.now.mono, &mut inputs);
         Ok(inputs)
     }
 
     fn drain_inotify(&mut self, inputs: &mut Vec<Input>) -> Result<bool, Fatal> {
-        // Not only when it is due: an answer just taken may be younger than an event not yet told of.
-        if !self.due.inotify && self.answers.is_empty() {
+        // Not only when it is due: what was just taken may be younger than an event not yet told of.
+        if !self.due.inotify && self.late.is_empty() {
             return Ok(true);
         }
         let drained = self
@@ -252,8 +250,8 @@ impl Daemon {
         Ok(())
     }
 
-    fn drain_children(&mut self, inputs: &mut Vec<Input>) {
-        let (log, scouts, answers) = (&mut self.log, &mut self.scouts, &mut self.answers);
+    fn drain_children(&mut self) {
+        let (log, scouts, late) = (&mut self.log, &mut self.scouts, &mut self.late);
         let now = self.now.mono;
         self.children.turn(&mut |happening| match happening {
             Happening::Line(line) if log.enabled(Level::Info) => log.line(
@@ -270,8 +268,8 @@ impl Daemon {
                 },
             ),
             Happening::Line(_) => {}
-            Happening::Ended(input) => inputs.push(input),
-            Happening::Scout(made) => scouts.started(now, made.number, made.pid, answers),
+            Happening::Ended(input) => late.push(input),
+            Happening::Scout(made) => scouts.started(now, made.number, made.pid, late),
         });
     }
 
@@ -326,7 +324,7 @@ impl Daemon {
     /// What the rooms have gathered goes out in as few calls as possible.
     fn flush_rooms(&mut self) {
         self.scouts
-            .flush(self.now.mono, &mut self.children, &mut self.answers);
+            .flush(self.now.mono, &mut self.children, &mut self.late);
         self.log.flush(self.now.mono);
         if self.watchdog.is_some_and(|at| at <= self.now.mono) {
             self.tell(|manager| manager.watchdog());

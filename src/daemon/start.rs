@@ -132,7 +132,7 @@ impl Daemon {
                 compaction: false,
                 scouts: Vec::new(),
             },
-            answers: Vec::new(),
+            late: Vec::new(),
             room: Room::default(),
             compaction: super::compaction::Compaction::new(!report.damage.is_empty()),
             stops: 0,
