@@ -452,3 +452,37 @@ fn a_small_flush_writes_little() {
     let each = (written() - before) / 100;
     assert!(each <= 2 * 4096, "{each} bytes a flush");
 }
+
+/// The copy of a daemon that was killed goes on for a moment, while the next daemon has begun a compaction of its
+/// own: what the old one still writes must not get into the new one's base.
+#[test]
+fn a_compaction_that_outlives_its_daemon_spoils_nothing() {
+    let (_temp, dir) = state();
+    let (mut old, _, _) = open(&dir);
+    for n in 0..40 {
+        old.append(Wall(2), &numbered(n)).unwrap();
+    }
+    old.flush().unwrap();
+    old.compact_begin(Wall(3)).unwrap();
+    // From here on it is what the forked copy is when the daemon is gone.
+    old.leave_lock();
+    let (mut new, _, records) = open(&dir);
+    assert_eq!(records.len(), 40);
+    for n in 40..70 {
+        new.append(Wall(4), &numbered(n)).unwrap();
+    }
+    new.flush().unwrap();
+    new.compact_begin(Wall(5)).unwrap();
+    for n in 0..70 {
+        new.compact_push(&numbered(n)).unwrap();
+    }
+    new.compact_end().unwrap();
+    // Whether it ends well or not: nobody takes note of it any more.
+    let _ = old.compact_copy((0..40).map(numbered));
+    new.compact_switch().unwrap();
+    drop(new);
+    let (_, report, records) = open(&dir);
+    assert_eq!(report.damage, []);
+    let numbers: Vec<u64> = records.iter().map(number).collect();
+    assert_eq!(numbers, (0..70).collect::<Vec<_>>());
+}

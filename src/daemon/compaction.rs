@@ -4,10 +4,13 @@
 use crate::core::Core;
 use crate::core::time::{Mono, Now};
 use crate::journal::segment::Disk;
-use crate::journal::{Journal, JournalError};
+use crate::journal::{Journal, JournalError, Options};
 use crate::sys::process::{self, Exit, Fork};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use nix::unistd::{getpid, getppid};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
@@ -22,9 +25,51 @@ const SLACK_TIMES: u64 = 2;
 /// Wait after one that failed.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
+/// Bytes of a segment where compaction is to happen often, for tests; the smallest.
+const TEST_SEGMENT_BYTES: u32 = 64 * 1024;
+
+/// How much more than the live state may be on the disk.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slack {
+    bytes: u64,
+    times: u64,
+}
+
+impl Slack {
+    /// # For tests
+    /// With `SETTLED_TEST_COMPACT_BYTES=N` in the environment compaction begins at N bytes beyond what is live,
+    /// however much that is, and segments have 64 KiB.
+    ///
+    /// # Errors
+    /// InvalidInput: the variable has no number.
+    pub(super) fn from_env() -> io::Result<(Slack, Options)> {
+        let usual = Slack {
+            bytes: SLACK_BYTES,
+            times: SLACK_TIMES,
+        };
+        let Some(text) = std::env::var_os("SETTLED_TEST_COMPACT_BYTES") else {
+            return Ok((usual, Options::default()));
+        };
+        let bytes = text.to_str().and_then(|text| text.parse().ok());
+        let bytes = bytes.ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "SETTLED_TEST_COMPACT_BYTES is for tests and must be a number",
+            )
+        })?;
+        let options = Options {
+            segment_bytes: TEST_SEGMENT_BYTES,
+            reserve_bytes: TEST_SEGMENT_BYTES / 4,
+            ..Options::default()
+        };
+        Ok((Slack { bytes, times: 0 }, options))
+    }
+}
+
 /// Whether a copy is at work.
 #[derive(Debug)]
 pub(super) struct Compaction {
+    slack: Slack,
     copy: Option<OwnedFd>,
     not_before: Mono,
     at_once: bool,
@@ -32,8 +77,9 @@ pub(super) struct Compaction {
 
 impl Compaction {
     /// None is under way. `at_once`: the journal has damage in it that the next start need not meet again.
-    pub(super) fn new(at_once: bool) -> Compaction {
+    pub(super) fn new(slack: Slack, at_once: bool) -> Compaction {
         Compaction {
+            slack,
             copy: None,
             not_before: Mono(0),
             at_once,
@@ -51,7 +97,8 @@ impl Compaction {
         let live = journal.live_bytes();
         if self.copy.is_some()
             || now.mono < self.not_before
-            || (!self.at_once && journal.total_bytes() < live + SLACK_BYTES + SLACK_TIMES * live)
+            || (!self.at_once
+                && journal.total_bytes() < live + self.slack.bytes + self.slack.times * live)
         {
             return None;
         }
@@ -73,13 +120,22 @@ impl Compaction {
             .map_err(|error| error.to_string())?;
         // The copy has the daemon's signal handlers, and shares the sockets they write to.
         process::block_signals();
+        let daemon = getpid();
         let forked = process::fork();
         if let Ok(Fork::Child) = forked {
             process::set_name(c"settled-compact");
+            // What it writes is of use to this daemon only.
+            if set_pdeathsig(Signal::SIGKILL).is_err() || getppid() != daemon {
+                process::exit_now(1);
+            }
             journal.leave_lock();
+            // Above all the sockets, at whose end scouts and the spawner know that the daemon is gone.
+            process::close_others(3, &journal.copy_descriptors());
             let status = match journal.compact_copy(core.snapshot()) {
                 Ok(()) => 0,
-                Err(_) => 1,
+                // The errno is all that fits; those of Linux are below 134.
+                Err(JournalError::NoRoom(fault) | JournalError::Storage(fault)) => fault.errno,
+                Err(_) => 255,
             };
             process::exit_now(status);
         }
@@ -147,7 +203,11 @@ impl Compaction {
 
 fn describe(exit: &io::Result<Exit>) -> String {
     match exit {
-        Ok(Exit::Status(_)) => "its file could not be written".into(),
+        Ok(Exit::Status(errno @ 1..=254)) => format!(
+            "its file could not be written: {}",
+            io::Error::from_raw_os_error(*errno)
+        ),
+        Ok(Exit::Status(_)) => "the state could not be written down".into(),
         Ok(Exit::Signal(signal)) => format!("its process was ended by signal {signal}"),
         Err(error) => format!("waitid: {error}"),
     }

@@ -1,5 +1,6 @@
 //! From a plan to a running loop: what is made in which order, and what each failure means.
 
+use super::compaction::{Compaction, Slack};
 use super::{Daemon, Due, Fatal, INOTIFY, MOUNTS, SIGNALS, room::Room};
 use crate::child::Children;
 use crate::core::time::Now;
@@ -72,13 +73,14 @@ impl Daemon {
         let signals = Signals::new().map_err(os("signals"))?;
 
         let wall = clock::wall();
+        let (slack, options) = Slack::from_env().map_err(os("the environment"))?;
         let options = Options {
             now: wall,
             on_damage: match plan.daemon.on_damage {
                 crate::plan::OnDamage::Stop => OnDamage::Stop,
                 crate::plan::OnDamage::Continue => OnDamage::Continue,
             },
-            ..Options::default()
+            ..options
         };
         let broken = |error: JournalError| Fatal::new(exit_status(&error), error.to_string());
         let opened = DiskJournal::open(&plan.daemon.state, &options, plan.daemon.state_force)
@@ -134,7 +136,7 @@ impl Daemon {
             },
             late: Vec::new(),
             room: Room::default(),
-            compaction: super::compaction::Compaction::new(!report.damage.is_empty()),
+            compaction: Compaction::new(slack, !report.damage.is_empty()),
             stops: 0,
             watchdog: None,
             stop: None,

@@ -50,15 +50,19 @@ impl<S: Storage> Journal<S> {
             first_seq: self.next_seq,
             created: wall,
         };
+        // A file of its own, made here and now: the copy of a daemon that was killed may still be writing to
+        // the one that has the name, and a copy that is forked from this process finds its own one open.
+        let header = (header.seed(), header.encode());
+        self.storage.remove(File::NewBase).map_err(no_room)?;
         self.compaction = Some(Compaction {
             number,
-            seed: header.seed(),
+            seed: header.0,
             wall,
             records: 0,
             written: 0,
-            staged: header.encode().to_vec(),
+            staged: header.1.to_vec(),
         });
-        Ok(())
+        self.compact_write()
     }
 
     /// Adds one record of the state to the base. Cheap; now and then a write to the page cache.

@@ -18,7 +18,7 @@ use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -33,8 +33,10 @@ const LOCK_NAME: &str = "lock";
 pub struct Disk {
     path: PathBuf,
     dir: OwnedFd,
-    /// Held as long as this lives; `None` where it was opened for reading.
+    /// Held as long as this lives; `None` where it was opened for reading, and in a forked copy.
     lock: Option<Flock<File>>,
+    /// Opened for writing. A forked copy goes on to write what is its own without the lock.
+    may_write: bool,
     nocow: bool,
     open: BTreeMap<Name, Handle>,
 }
@@ -79,6 +81,15 @@ impl Journal<Disk> {
             let _closed = nix::unistd::close(number);
         }
     }
+
+    /// The descriptors that [`Journal::compact_copy`] needs, ascending.
+    pub fn copy_descriptors(&self) -> Vec<RawFd> {
+        let base = self.storage.open.get(&Name::NewBase);
+        let mut numbers = vec![self.storage.dir.as_raw_fd()];
+        numbers.extend(base.map(|handle| handle.file.as_raw_fd()));
+        numbers.sort_unstable();
+        numbers
+    }
 }
 
 impl Disk {
@@ -95,6 +106,7 @@ impl Disk {
         }
         disk.nocow = kind == BTRFS_MAGIC;
         disk.lock = Some(disk.take_lock()?);
+        disk.may_write = true;
         Ok(disk)
     }
 
@@ -113,6 +125,7 @@ impl Disk {
             path: path.to_owned(),
             dir,
             lock: None,
+            may_write: false,
             nocow: false,
             open: BTreeMap::new(),
         })
@@ -187,18 +200,20 @@ impl Disk {
 
     /// Makes the write side of a call fail where the directory was opened for reading.
     fn writable(&self, act: &'static str, name: Name) -> Result<(), Fault> {
-        match self.lock {
-            Some(_) => Ok(()),
-            None => Err(self.fault(act, name, &Errno::EROFS.into())),
+        if self.may_write {
+            Ok(())
+        } else {
+            Err(self.fault(act, name, &Errno::EROFS.into()))
         }
     }
 
     fn handle(&mut self, act: &'static str, name: Name, make: bool) -> Result<&mut Handle, Fault> {
         if !self.open.contains_key(&name) {
             let mut flags = OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NOCTTY;
-            flags |= match self.lock {
-                Some(_) => OFlag::O_RDWR,
-                None => OFlag::O_RDONLY,
+            flags |= if self.may_write {
+                OFlag::O_RDWR
+            } else {
+                OFlag::O_RDONLY
             };
             if make {
                 flags |= OFlag::O_CREAT;
@@ -380,7 +395,7 @@ impl Storage for Disk {
 
     /// A reader keeps its files open: a daemon may remove them meanwhile.
     fn release(&mut self, name: Name) {
-        if self.lock.is_some() {
+        if self.may_write {
             self.open.remove(&name);
         }
     }
