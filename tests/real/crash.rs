@@ -224,3 +224,54 @@ fn a_disposition_cut_short_is_completed() {
         );
     }
 }
+
+#[test]
+fn compaction_bounds_the_journal_and_forgets_nothing() {
+    const FILES: usize = 1500;
+    let bed = Bed::new();
+    bed.configure(&[], "settle = \"0\"\nconcurrency = 4\n");
+    let config = bed.path("settled.toml");
+    let args = ["run".as_ref(), "-c".as_ref(), config.as_os_str()];
+    let env = [("SETTLED_TEST_COMPACT_BYTES", "65536")];
+    let bases = || {
+        fs::read_dir(bed.path("state")).map_or(0, |dir| {
+            dir.flatten()
+                .filter(|entry| entry.path().extension().is_some_and(|ext| ext == "base"))
+                .count()
+        })
+    };
+    for life in 0..3 {
+        let mut daemon = bed.spawn_with(&args, &env);
+        daemon.wait_log("ready:");
+        for index in 0..FILES / 3 {
+            fs::write(bed.inside(format!("f{life}-{index:05}")), "x").expect("a file");
+        }
+        let expected = FILES / 3 * (life + 1);
+        until("every file run", || counts(&bed.runs()).len() == expected);
+        until("a base was written", || bases() > 0);
+        assert_eq!(daemon.log_count("compaction failed"), 0);
+        daemon.kill();
+    }
+    let mut daemon = bed.spawn_with(&args, &env);
+    let known = format!("{FILES} files remembered");
+    daemon.wait_log(&known);
+    assert_eq!(daemon.stop(), Some(0));
+    let bytes: u64 = fs::read_dir(bed.path("state"))
+        .expect("the state directory")
+        .flatten()
+        .filter_map(|entry| Some(entry.metadata().ok()?.len()))
+        .sum();
+    // 1,500 files make more than 600 KiB of records; what is live is a fifth of that.
+    assert!(bytes < 500 << 10, "{bytes} bytes in the state directory");
+    for (name, count) in counts(&bed.runs()) {
+        let runs: Vec<_> = bed
+            .runs()
+            .into_iter()
+            .filter(|run| run.name() == name)
+            .collect();
+        assert!(
+            count == 1 || runs[1..].iter().all(|run| run.recovered),
+            "{runs:?}"
+        );
+    }
+}
