@@ -7,8 +7,10 @@
 //! ```
 #![allow(missing_docs)]
 
+mod checks;
 mod children;
 mod disk;
+mod edge;
 mod notify;
 mod oracle;
 mod rng;

@@ -1,5 +1,7 @@
 //! What happened, in words, kept only where somebody will read it.
 
+use settled::core::Input;
+use settled::core::ask::{Answer, Question};
 use std::cell::RefCell;
 
 thread_local! {
@@ -43,4 +45,51 @@ macro_rules! story {
             $crate::story::say($at, format!($($arg)*));
         }
     };
+}
+
+/// An event's mask.
+pub fn bits(mask: u32) -> String {
+    use settled::core::mask as m;
+    [
+        (m::CLOSE_WRITE, "CLOSE_WRITE"),
+        (m::MOVED_FROM, "MOVED_FROM"),
+        (m::MOVED_TO, "MOVED_TO"),
+        (m::CREATE, "CREATE"),
+        (m::DELETE, "DELETE"),
+        (m::DELETE_SELF, "DELETE_SELF"),
+        (m::MOVE_SELF, "MOVE_SELF"),
+        (m::IGNORED, "IGNORED"),
+        (m::ISDIR, "ISDIR"),
+    ]
+    .iter()
+    .filter(|(bit, _)| mask & bit != 0)
+    .map(|(_, name)| *name)
+    .collect::<Vec<_>>()
+    .join("|")
+}
+
+/// A question, short.
+pub fn question_words(question: &Question) -> String {
+    match question {
+        Question::Resolve { path } => format!("resolve {}", show(path)),
+        Question::Bind { place, watch } => format!("bind {} watch {watch}", show(&place.path())),
+        Question::Probe {
+            place, lock, lease, ..
+        } => format!("probe {} lock {lock} lease {lease}", show(&place.path())),
+        Question::Dispose { place, act, .. } => {
+            format!("dispose {} {act:?}", show(&place.path()))
+        }
+    }
+}
+
+/// An input, short.
+pub fn words(input: &Input) -> String {
+    match input {
+        Input::Answer(ask, Answer::Entries(entries)) => {
+            let names: Vec<String> = entries.iter().map(|entry| show(&entry.name)).collect();
+            format!("answer {} entries {}", ask.0, names.join(" "))
+        }
+        Input::Answer(ask, answer) => format!("answer {} {answer:?}", ask.0),
+        other => format!("{other:?}"),
+    }
 }

@@ -1,26 +1,26 @@
 //! The world around one core: time passes, writers write, scouts answer, children end, the loop turns,
 //! and now and then everything of the daemon is gone at once.
 
-use crate::children::{self, Child, Fate, Phase};
+use crate::children::{Child, Fate, Phase};
 use crate::disk::*;
 use crate::oracle::Oracle;
 use crate::rng::Rng;
-use crate::scouts::{self, Scouts, Task};
+use crate::scouts::{self, Scouts};
 use crate::setup::Setup;
 use crate::story;
-use crate::story::show;
-use settled::core::ask::{Answer, Question};
+use crate::story::{bits, question_words, show, words};
+use settled::core::ask::Answer;
 use settled::core::ids::{AskId, MountId};
 use settled::core::record::Record;
 use settled::core::time::{Mono, Now, Wall};
 use settled::core::{ChildEnd, Command, Core, Effect, Input, Mount, ScoutId};
 use std::collections::BTreeMap;
 
-const SECOND: u64 = 1_000_000_000;
-const JOURNAL: u32 = 0x5E77_1ED0;
+pub const SECOND: u64 = 1_000_000_000;
+pub const JOURNAL: u32 = 0x5E77_1ED0;
 
 #[derive(Clone, Debug)]
-enum Tick {
+pub enum Tick {
     Writer(usize),
     Scout(ScoutId, u32),
     ChildLooks(usize),
@@ -54,25 +54,25 @@ impl Tally {
 }
 
 pub struct World {
-    setup: Setup,
-    rng: Rng,
-    now: u64,
-    seq: u64,
-    heap: BTreeMap<(u64, u64), Tick>,
-    core: Option<Core>,
-    life: u32,
-    journal: Vec<(Wall, Record)>,
-    inbox: BTreeMap<(u64, u64), Input>,
-    inbox_ask: BTreeMap<AskId, ScoutId>,
-    notify_since: Option<u64>,
-    latency: u64,
-    scouts: Scouts,
-    children: Vec<Child>,
-    oracle: Oracle,
-    calm: bool,
-    active: u64,
-    room: bool,
-    tally: Tally,
+    pub setup: Setup,
+    pub rng: Rng,
+    pub now: u64,
+    pub seq: u64,
+    pub heap: BTreeMap<(u64, u64), Tick>,
+    pub core: Option<Core>,
+    pub life: u32,
+    pub journal: Vec<(Wall, Record)>,
+    pub inbox: BTreeMap<(u64, u64), Input>,
+    pub inbox_ask: BTreeMap<AskId, ScoutId>,
+    pub notify_since: Option<u64>,
+    pub latency: u64,
+    pub scouts: Scouts,
+    pub children: Vec<Child>,
+    pub oracle: Oracle,
+    pub calm: bool,
+    pub active: u64,
+    pub room: bool,
+    pub tally: Tally,
 }
 
 impl World {
@@ -115,12 +115,12 @@ impl World {
         world
     }
 
-    fn at(&mut self, after: u64, tick: Tick) {
+    pub fn at(&mut self, after: u64, tick: Tick) {
         self.seq += 1;
         self.heap.insert((self.now + after, self.seq), tick);
     }
 
-    fn clock(&self) -> Now {
+    pub fn clock(&self) -> Now {
         Now {
             mono: Mono(self.now),
             wall: Wall(self.setup.disk.wall),
@@ -300,7 +300,7 @@ impl World {
 
     // ---- the loop ----
 
-    fn input(&mut self, after: u64, input: Input) {
+    pub fn input(&mut self, after: u64, input: Input) {
         if self.core.is_none() {
             return;
         }
@@ -596,447 +596,5 @@ impl World {
             }
         }
         self.at(last, Tick::Restart);
-    }
-
-    // ---- scouts ----
-
-    fn ask(&mut self, ask: AskId, scout: ScoutId, question: Question) {
-        match &question {
-            Question::Probe { place, lease, .. } => {
-                self.active = self.now;
-                let remote = self
-                    .setup
-                    .disk
-                    .fss
-                    .iter()
-                    .any(|fs| fs.remote && fs.mount == place.mount.0);
-                if *lease && remote {
-                    self.oracle
-                        .broken("a lease is asked on a remote filesystem".into());
-                }
-            }
-            Question::Dispose { private, act, .. } => {
-                self.active = self.now;
-                self.oracle.disposing(private, act);
-            }
-            _ => {}
-        }
-        self.inbox_ask.insert(ask, scout);
-        let entry = self.scouts.entry(scout).or_default();
-        entry.tasks.push_back(Task::new(ask, question));
-        self.wake_scout(scout, 0);
-    }
-
-    fn wake_scout(&mut self, id: ScoutId, extra: u64) {
-        let wait = extra
-            + match self.rng.below(12) {
-                0..=8 => self.rng.range(20_000, 400_000),
-                9 | 10 => self.rng.range(400_000, 20_000_000),
-                _ => self.rng.range(1_000_000, 400_000_000),
-            };
-        let life = self.life;
-        let Some(scout) = self.scouts.get_mut(&id) else {
-            return;
-        };
-        if scout.busy || scout.tasks.is_empty() || scout.stuck_until > self.now {
-            return;
-        }
-        scout.busy = true;
-        self.at(wait, Tick::Scout(id, life));
-    }
-
-    fn scout_step(&mut self, id: ScoutId, life: u32) {
-        if life != self.life {
-            return;
-        }
-        let faults = self.setup.faults;
-        let Some(scout) = self.scouts.get_mut(&id) else {
-            return;
-        };
-        scout.busy = false;
-        if !self.calm && self.rng.chance(faults.scout_stuck, 10_000) {
-            let silent = self.rng.range(SECOND, 8 * SECOND);
-            story!(self.now, "scout {id:?} does not answer for {silent} ns");
-            scout.stuck_until = self.now + silent;
-            self.at(silent, Tick::Unstick(id, life));
-            self.at(2 * SECOND, Tick::Silent(id, life));
-            return;
-        }
-        if !self.calm && self.rng.chance(faults.scout_dies, 10_000) {
-            // What it has not answered to the end is asked again; what it said is lost or was heard.
-            story!(self.now, "scout {id:?} dies and is asked again");
-            for task in &mut scout.tasks {
-                *task = Task::new(task.ask, task.question.clone());
-            }
-            self.wake_scout(id, 0);
-            return;
-        }
-        let Some(task) = scout.tasks.front_mut() else {
-            return;
-        };
-        let ask = task.ask;
-        let step = scouts::step(
-            task,
-            &mut self.setup.disk,
-            &mut self.rng,
-            &self.setup.aliases,
-        );
-        if let Some(uid) = step.unlinked {
-            story!(self.now, "mover: inode {uid} is unlinked for good");
-        }
-        if step.done {
-            scout.tasks.pop_front();
-        }
-        let delay = match self.rng.below(10) {
-            0..=7 => self.rng.below(200_000),
-            8 => self.rng.below(20_000_000),
-            _ => self.rng.below(500_000_000),
-        };
-        let at = (self.now + delay).max(scout.last_answer);
-        scout.last_answer = at;
-        for answer in step.answers {
-            self.seq += 1;
-            self.inbox
-                .insert((at, self.seq), Input::Answer(ask, answer));
-        }
-        self.wake_scout(id, 0);
-    }
-
-    // ---- children ----
-
-    fn spawn(&mut self, order: settled::core::SpawnOrder) {
-        self.active = self.now;
-        self.tally.runs += 1;
-        let watch = self
-            .oracle
-            .watches
-            .iter()
-            .position(|w| w.plan.name == order.watch)
-            .unwrap_or(0);
-        let plan = &self.oracle.watches[watch].plan;
-        let mut fate = children::fate(&mut self.rng, self.setup.temper);
-        if matches!(fate, Fate::Hang { .. }) && plan.timeout.is_none() {
-            fate = Fate::Exit(1);
-        }
-        let child = Child {
-            order,
-            fate,
-            life: self.life,
-            phase: Phase::Starting,
-            got: None,
-            watch,
-        };
-        let alive: Vec<&Child> = self
-            .children
-            .iter()
-            .filter(|c| c.life == self.life && c.phase != Phase::Reaped)
-            .collect();
-        let concurrency = self.setup.plan.daemon.concurrency;
-        self.oracle.spawned(&child, &alive, concurrency);
-        self.children.push(child);
-        let wait = match self.rng.below(6) {
-            0..=4 => self.rng.range(100_000, 3_000_000),
-            _ => self.rng.range(3_000_000, 800_000_000),
-        };
-        let id = self.children.len() - 1;
-        self.at(wait, Tick::ChildLooks(id));
-    }
-
-    fn child_looks(&mut self, id: usize) {
-        if self.children[id].phase != Phase::Starting {
-            return;
-        }
-        if let Fate::FailsToStart(step, errno) = self.children[id].fate {
-            let end = ChildEnd::NotStarted(settled::core::NotStarted::Failed(step, errno));
-            self.child_ends(id, end);
-            return;
-        }
-        match children::look(&self.setup.disk, &self.children[id].order) {
-            Err(why) => {
-                story!(self.now, "child {id} looks: {why:?}");
-                self.child_ends(id, ChildEnd::NotStarted(why));
-            }
-            Ok(uid) => {
-                let content = self.setup.disk.inodes[uid].content;
-                let version = self.setup.disk.version(uid);
-                story!(
-                    self.now,
-                    "child {id} reads content {content}, fate {:?}",
-                    self.children[id].fate
-                );
-                self.children[id].got = Some((uid, content, version));
-                self.children[id].phase = Phase::Running;
-                self.oracle
-                    .dispatched(&self.children[id], uid, &self.setup.disk);
-                let wait = match self.rng.below(8) {
-                    0..=4 => self.rng.range(200_000, 30_000_000),
-                    5 | 6 => self.rng.range(30_000_000, 900_000_000),
-                    _ => self.rng.range(SECOND, 6 * SECOND),
-                };
-                let end = match self.children[id].fate {
-                    Fate::Exit(status) => ChildEnd::Exit(status),
-                    Fate::Signal(signal) => ChildEnd::Signal(signal),
-                    Fate::Edit => {
-                        self.edit(uid);
-                        ChildEnd::Exit(0)
-                    }
-                    Fate::Hang { .. } | Fate::FailsToStart(..) => return,
-                };
-                self.at(wait, Tick::ChildEnds(id, end));
-            }
-        }
-    }
-
-    /// A command that edits its own file.
-    fn edit(&mut self, uid: Uid) {
-        let disk = &mut self.setup.disk;
-        if let Some((dir, name)) = disk.paths_of(uid).first().cloned()
-            && let Ok(handle) = disk.open_write(dir, &name, false, false)
-        {
-            story!(self.now, "the child edits {}", show(&name));
-            disk.write(handle, 1);
-            disk.close(handle);
-        }
-    }
-
-    fn child_ends(&mut self, id: usize, end: ChildEnd) {
-        if !matches!(self.children[id].phase, Phase::Starting | Phase::Running) {
-            return;
-        }
-        story!(self.now, "child {id} ends: {end:?}");
-        self.children[id].phase = Phase::Ended(end);
-        if end == ChildEnd::Exit(0) {
-            self.oracle.succeeded(&self.children[id]);
-        }
-        if self.children[id].life == self.life && self.core.is_some() {
-            let run = self.children[id].order.run;
-            let wait = self.rng.below(2_000_000);
-            self.input(
-                wait,
-                Input::Ended {
-                    run,
-                    end,
-                    output: Vec::new(),
-                },
-            );
-        }
-    }
-
-    fn kill(&mut self, run: settled::core::ids::RunId, signal: i32) {
-        let Some(id) = self
-            .children
-            .iter()
-            .position(|c| c.life == self.life && c.order.run == run)
-        else {
-            self.oracle
-                .broken(format!("{run:?} is killed and never ran"));
-            return;
-        };
-        let heeds = match self.children[id].fate {
-            Fate::Hang { heeds } => heeds,
-            _ => self.rng.chance(1, 2),
-        };
-        if signal == 9 || heeds {
-            let wait = self.rng.below(50_000_000);
-            self.at(wait, Tick::ChildEnds(id, ChildEnd::Signal(signal)));
-        }
-    }
-
-    // ---- checks ----
-
-    /// The journal replayed, and the state written as records and replayed, are the same state.
-    fn compare(&mut self) {
-        let Some(core) = self.core.as_ref() else {
-            return;
-        };
-        let wall = Wall(self.setup.disk.wall);
-        let fresh = || Core::new(self.setup.plan.clone(), JOURNAL);
-        let snapshot: Vec<Record> = core.snapshot().collect();
-        let mut from_snapshot = fresh();
-        for record in &snapshot {
-            from_snapshot.replay(wall, record.clone());
-        }
-        let mut from_journal = fresh();
-        for (at, record) in &self.journal {
-            from_journal.replay(*at, record.clone());
-        }
-        let a = normal(from_snapshot.snapshot());
-        let b = normal(from_journal.snapshot());
-        if a != b {
-            let only = |x: &[String], y: &[String]| {
-                x.iter()
-                    .filter(|line| !y.contains(line))
-                    .cloned()
-                    .collect::<Vec<_>>()
-                    .join("\n    ")
-            };
-            self.oracle.broken(format!(
-                "the journal and the state differ:\n  only in the state:\n    {}\n  only in the journal:\n    {}",
-                only(&a, &b),
-                only(&b, &a)
-            ));
-        }
-    }
-
-    /// The calm is over: nothing may be left to do.
-    fn finish(&mut self) {
-        self.compare();
-        self.oracle.finish(&self.setup.disk);
-        let now = self.clock();
-        let Some(core) = self.core.as_mut() else {
-            return;
-        };
-        let owed: Vec<Record> = core
-            .snapshot()
-            .filter(|record| matches!(record, Record::Settled { dir, .. } if dir.0 != 0))
-            .collect();
-        if !owed.is_empty() {
-            self.oracle.broken(format!("jobs are still owed: {owed:?}"));
-        }
-        let mut plan = self.setup.plan.clone();
-        plan.daemon.log_level = settled::plan::Level::Debug;
-        let polls = core
-            .deadline()
-            .is_some_and(|at| at.0 < self.now + 1000 * SECOND);
-        let unwatched = self.setup.disk.notify.watches_max < 100;
-        let remote = self.setup.disk.fss.iter().any(|fs| fs.remote);
-        if polls
-            && !unwatched
-            && !remote
-            && plan
-                .watches
-                .iter()
-                .all(|w| matches!(w.observe, settled::plan::Observe::Auto))
-        {
-            self.oracle.broken(format!(
-                "a timer is left at {:?}, and nothing is to be done",
-                core.deadline()
-            ));
-        }
-        core.step(now, Input::Command(Command::LogState));
-        let lines: Vec<String> = core
-            .effects()
-            .into_iter()
-            .filter_map(|effect| match effect {
-                Effect::Log(_, line) => Some(format!("{} {}", show(&line.path), line.text)),
-                _ => None,
-            })
-            .collect();
-        if let Some(state) = lines.iter().find(|line| line.contains("state: ")) {
-            let clean = [
-                " 0 running",
-                " 0 jobs owed",
-                " 0 candidates",
-                " 0 questions",
-            ];
-            if clean.iter().any(|part| !state.contains(part)) {
-                self.oracle.broken(format!(
-                    "something is left at the end: {}",
-                    lines.join("; ")
-                ));
-            }
-        }
-        if !unwatched {
-            self.check_watches();
-        }
-    }
-
-    /// Each directory of a watched tree has its inotify watch, and no other has.
-    fn check_watches(&mut self) {
-        let mut wanted = Vec::new();
-        for (uid, inode) in self.setup.disk.inodes.iter().enumerate() {
-            if !inode.dir || inode.dead {
-                continue;
-            }
-            let Some(path) = self.setup.disk.path_of_dir(uid) else {
-                continue;
-            };
-            let should = self.oracle.watches.iter().any(|watch| {
-                watch.plan.observe != settled::plan::Observe::Poll && watch.rel_dir(&path).is_some()
-            });
-            if should != inode.wd.is_some() {
-                wanted.push(format!(
-                    "{} {}",
-                    show(&path),
-                    if should {
-                        "is not watched"
-                    } else {
-                        "is watched for nobody"
-                    }
-                ));
-            }
-        }
-        if !wanted.is_empty() {
-            self.oracle.broken(wanted.join("; "));
-        }
-    }
-}
-
-/// The records as sorted lines. Of a job that was concluded, its attempts matter no longer.
-fn normal(records: impl Iterator<Item = Record>) -> Vec<String> {
-    let records: Vec<Record> = records.collect();
-    let over = |job| {
-        records
-            .iter()
-            .any(|record| matches!(record, Record::Concluded { job: id, .. } if *id == job))
-    };
-    // A directory that is gone takes what was owed in it along; what runs there still is not written.
-    let nowhere = |job| {
-        records.iter().any(|record| {
-            matches!(record, Record::Settled { job: id, dir, .. } if *id == job
-                && !records.iter().any(|r| matches!(r, Record::Dir { dir: d, .. } if d == dir)))
-        })
-    };
-    let records = records.iter().filter(|record| match record {
-        Record::Started { job, .. } | Record::Ended { job, .. } => !over(*job) && !nowhere(*job),
-        Record::Settled { job, .. } | Record::Concluded { job, .. } => !nowhere(*job),
-        _ => true,
-    });
-    let mut lines: Vec<String> = records.map(|record| format!("{record:?}")).collect();
-    lines.sort();
-    lines
-}
-
-fn bits(mask: u32) -> String {
-    use settled::core::mask as m;
-    [
-        (m::CLOSE_WRITE, "CLOSE_WRITE"),
-        (m::MOVED_FROM, "MOVED_FROM"),
-        (m::MOVED_TO, "MOVED_TO"),
-        (m::CREATE, "CREATE"),
-        (m::DELETE, "DELETE"),
-        (m::DELETE_SELF, "DELETE_SELF"),
-        (m::MOVE_SELF, "MOVE_SELF"),
-        (m::IGNORED, "IGNORED"),
-        (m::ISDIR, "ISDIR"),
-    ]
-    .iter()
-    .filter(|(bit, _)| mask & bit != 0)
-    .map(|(_, name)| *name)
-    .collect::<Vec<_>>()
-    .join("|")
-}
-
-fn question_words(question: &Question) -> String {
-    match question {
-        Question::Resolve { path } => format!("resolve {}", show(path)),
-        Question::Bind { place, watch } => format!("bind {} watch {watch}", show(&place.path())),
-        Question::Probe {
-            place, lock, lease, ..
-        } => format!("probe {} lock {lock} lease {lease}", show(&place.path())),
-        Question::Dispose { place, act, .. } => {
-            format!("dispose {} {act:?}", show(&place.path()))
-        }
-    }
-}
-
-fn words(input: &Input) -> String {
-    match input {
-        Input::Answer(ask, Answer::Entries(entries)) => {
-            let names: Vec<String> = entries.iter().map(|entry| show(&entry.name)).collect();
-            format!("answer {} entries {}", ask.0, names.join(" "))
-        }
-        Input::Answer(ask, answer) => format!("answer {} {answer:?}", ask.0),
-        other => format!("{other:?}"),
     }
 }

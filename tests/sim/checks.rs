@@ -1,0 +1,161 @@
+//! What the loop's own state must look like: replay against memory, and nothing left over at the end.
+
+use crate::story::show;
+use crate::world::{JOURNAL, SECOND, World};
+use settled::core::record::Record;
+use settled::core::time::Wall;
+use settled::core::{Command, Core, Effect, Input};
+
+impl World {
+    /// The journal replayed, and the state written as records and replayed, are the same state.
+    pub fn compare(&mut self) {
+        let Some(core) = self.core.as_ref() else {
+            return;
+        };
+        let wall = Wall(self.setup.disk.wall);
+        let fresh = || Core::new(self.setup.plan.clone(), JOURNAL);
+        let snapshot: Vec<Record> = core.snapshot().collect();
+        let mut from_snapshot = fresh();
+        for record in &snapshot {
+            from_snapshot.replay(wall, record.clone());
+        }
+        let mut from_journal = fresh();
+        for (at, record) in &self.journal {
+            from_journal.replay(*at, record.clone());
+        }
+        let a = normal(from_snapshot.snapshot());
+        let b = normal(from_journal.snapshot());
+        if a != b {
+            let only = |x: &[String], y: &[String]| {
+                x.iter()
+                    .filter(|line| !y.contains(line))
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .join("\n    ")
+            };
+            self.oracle.broken(format!(
+                "the journal and the state differ:\n  only in the state:\n    {}\n  only in the journal:\n    {}",
+                only(&a, &b),
+                only(&b, &a)
+            ));
+        }
+    }
+
+    /// The calm is over: nothing may be left to do.
+    pub fn finish(&mut self) {
+        self.compare();
+        self.oracle.finish(&self.setup.disk);
+        let now = self.clock();
+        let Some(core) = self.core.as_mut() else {
+            return;
+        };
+        let owed: Vec<Record> = core
+            .snapshot()
+            .filter(|record| matches!(record, Record::Settled { dir, .. } if dir.0 != 0))
+            .collect();
+        if !owed.is_empty() {
+            self.oracle.broken(format!("jobs are still owed: {owed:?}"));
+        }
+        let mut plan = self.setup.plan.clone();
+        plan.daemon.log_level = settled::plan::Level::Debug;
+        let polls = core
+            .deadline()
+            .is_some_and(|at| at.0 < self.now + 1000 * SECOND);
+        let unwatched = self.setup.disk.notify.watches_max < 100;
+        let remote = self.setup.disk.fss.iter().any(|fs| fs.remote);
+        if polls
+            && !unwatched
+            && !remote
+            && plan
+                .watches
+                .iter()
+                .all(|w| matches!(w.observe, settled::plan::Observe::Auto))
+        {
+            self.oracle.broken(format!(
+                "a timer is left at {:?}, and nothing is to be done",
+                core.deadline()
+            ));
+        }
+        core.step(now, Input::Command(Command::LogState));
+        let lines: Vec<String> = core
+            .effects()
+            .into_iter()
+            .filter_map(|effect| match effect {
+                Effect::Log(_, line) => Some(format!("{} {}", show(&line.path), line.text)),
+                _ => None,
+            })
+            .collect();
+        if let Some(state) = lines.iter().find(|line| line.contains("state: ")) {
+            let clean = [
+                " 0 running",
+                " 0 jobs owed",
+                " 0 candidates",
+                " 0 questions",
+            ];
+            if clean.iter().any(|part| !state.contains(part)) {
+                self.oracle.broken(format!(
+                    "something is left at the end: {}",
+                    lines.join("; ")
+                ));
+            }
+        }
+        if !unwatched {
+            self.check_watches();
+        }
+    }
+
+    /// Each directory of a watched tree has its inotify watch, and no other has.
+    fn check_watches(&mut self) {
+        let mut wanted = Vec::new();
+        for (uid, inode) in self.setup.disk.inodes.iter().enumerate() {
+            if !inode.dir || inode.dead {
+                continue;
+            }
+            let Some(path) = self.setup.disk.path_of_dir(uid) else {
+                continue;
+            };
+            let should = self.oracle.watches.iter().any(|watch| {
+                watch.plan.observe != settled::plan::Observe::Poll && watch.rel_dir(&path).is_some()
+            });
+            if should != inode.wd.is_some() {
+                wanted.push(format!(
+                    "{} {}",
+                    show(&path),
+                    if should {
+                        "is not watched"
+                    } else {
+                        "is watched for nobody"
+                    }
+                ));
+            }
+        }
+        if !wanted.is_empty() {
+            self.oracle.broken(wanted.join("; "));
+        }
+    }
+}
+
+/// The records as sorted lines. Of a job that was concluded, its attempts matter no longer.
+fn normal(records: impl Iterator<Item = Record>) -> Vec<String> {
+    let records: Vec<Record> = records.collect();
+    let over = |job| {
+        records
+            .iter()
+            .any(|record| matches!(record, Record::Concluded { job: id, .. } if *id == job))
+    };
+    // A directory that is gone takes what was owed in it along; what runs there still is not written.
+    let nowhere = |job| {
+        records.iter().any(|record| {
+            matches!(record, Record::Settled { job: id, dir, .. } if *id == job
+                && !records.iter().any(|r| matches!(r, Record::Dir { dir: d, .. } if d == dir)))
+        })
+    };
+    let records = records.iter().filter(|record| match record {
+        Record::Started { job, .. } | Record::Ended { job, .. } => !over(*job) && !nowhere(*job),
+        Record::Settled { job, .. } | Record::Concluded { job, .. } => !nowhere(*job),
+        _ => true,
+    });
+    let mut lines: Vec<String> = records.map(|record| format!("{record:?}")).collect();
+    lines.sort();
+    lines
+}

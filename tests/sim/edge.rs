@@ -1,0 +1,257 @@
+//! What the loop's effects set going: scouts that answer late, children that end when they like.
+
+use crate::children::{self, Child, Fate, Phase};
+use crate::disk::*;
+use crate::scouts::{self, Task};
+use crate::story;
+use crate::story::show;
+use crate::world::{SECOND, Tick, World};
+use settled::core::ask::Question;
+use settled::core::ids::AskId;
+use settled::core::{ChildEnd, Input, ScoutId};
+
+impl World {
+    // ---- scouts ----
+
+    pub fn ask(&mut self, ask: AskId, scout: ScoutId, question: Question) {
+        match &question {
+            Question::Probe { place, lease, .. } => {
+                self.active = self.now;
+                let remote = self
+                    .setup
+                    .disk
+                    .fss
+                    .iter()
+                    .any(|fs| fs.remote && fs.mount == place.mount.0);
+                if *lease && remote {
+                    self.oracle
+                        .broken("a lease is asked on a remote filesystem".into());
+                }
+            }
+            Question::Dispose { private, act, .. } => {
+                self.active = self.now;
+                self.oracle.disposing(private, act);
+            }
+            _ => {}
+        }
+        self.inbox_ask.insert(ask, scout);
+        let entry = self.scouts.entry(scout).or_default();
+        entry.tasks.push_back(Task::new(ask, question));
+        self.wake_scout(scout, 0);
+    }
+
+    pub fn wake_scout(&mut self, id: ScoutId, extra: u64) {
+        let wait = extra
+            + match self.rng.below(12) {
+                0..=8 => self.rng.range(20_000, 400_000),
+                9 | 10 => self.rng.range(400_000, 20_000_000),
+                _ => self.rng.range(1_000_000, 400_000_000),
+            };
+        let life = self.life;
+        let Some(scout) = self.scouts.get_mut(&id) else {
+            return;
+        };
+        if scout.busy || scout.tasks.is_empty() || scout.stuck_until > self.now {
+            return;
+        }
+        scout.busy = true;
+        self.at(wait, Tick::Scout(id, life));
+    }
+
+    pub fn scout_step(&mut self, id: ScoutId, life: u32) {
+        if life != self.life {
+            return;
+        }
+        let faults = self.setup.faults;
+        let Some(scout) = self.scouts.get_mut(&id) else {
+            return;
+        };
+        scout.busy = false;
+        if !self.calm && self.rng.chance(faults.scout_stuck, 10_000) {
+            let silent = self.rng.range(SECOND, 8 * SECOND);
+            story!(self.now, "scout {id:?} does not answer for {silent} ns");
+            scout.stuck_until = self.now + silent;
+            self.at(silent, Tick::Unstick(id, life));
+            self.at(2 * SECOND, Tick::Silent(id, life));
+            return;
+        }
+        if !self.calm && self.rng.chance(faults.scout_dies, 10_000) {
+            // What it has not answered to the end is asked again; what it said is lost or was heard.
+            story!(self.now, "scout {id:?} dies and is asked again");
+            for task in &mut scout.tasks {
+                *task = Task::new(task.ask, task.question.clone());
+            }
+            self.wake_scout(id, 0);
+            return;
+        }
+        let Some(task) = scout.tasks.front_mut() else {
+            return;
+        };
+        let ask = task.ask;
+        let step = scouts::step(
+            task,
+            &mut self.setup.disk,
+            &mut self.rng,
+            &self.setup.aliases,
+        );
+        if let Some(uid) = step.unlinked {
+            story!(self.now, "mover: inode {uid} is unlinked for good");
+        }
+        if step.done {
+            scout.tasks.pop_front();
+        }
+        let delay = match self.rng.below(10) {
+            0..=7 => self.rng.below(200_000),
+            8 => self.rng.below(20_000_000),
+            _ => self.rng.below(500_000_000),
+        };
+        let at = (self.now + delay).max(scout.last_answer);
+        scout.last_answer = at;
+        for answer in step.answers {
+            self.seq += 1;
+            self.inbox
+                .insert((at, self.seq), Input::Answer(ask, answer));
+        }
+        self.wake_scout(id, 0);
+    }
+
+    // ---- children ----
+
+    pub fn spawn(&mut self, order: settled::core::SpawnOrder) {
+        self.active = self.now;
+        self.tally.runs += 1;
+        let watch = self
+            .oracle
+            .watches
+            .iter()
+            .position(|w| w.plan.name == order.watch)
+            .unwrap_or(0);
+        let plan = &self.oracle.watches[watch].plan;
+        let mut fate = children::fate(&mut self.rng, self.setup.temper);
+        if matches!(fate, Fate::Hang { .. }) && plan.timeout.is_none() {
+            fate = Fate::Exit(1);
+        }
+        let child = Child {
+            order,
+            fate,
+            life: self.life,
+            phase: Phase::Starting,
+            got: None,
+            watch,
+        };
+        let alive: Vec<&Child> = self
+            .children
+            .iter()
+            .filter(|c| c.life == self.life && c.phase != Phase::Reaped)
+            .collect();
+        let concurrency = self.setup.plan.daemon.concurrency;
+        self.oracle.spawned(&child, &alive, concurrency);
+        self.children.push(child);
+        let wait = match self.rng.below(6) {
+            0..=4 => self.rng.range(100_000, 3_000_000),
+            _ => self.rng.range(3_000_000, 800_000_000),
+        };
+        let id = self.children.len() - 1;
+        self.at(wait, Tick::ChildLooks(id));
+    }
+
+    pub fn child_looks(&mut self, id: usize) {
+        if self.children[id].phase != Phase::Starting {
+            return;
+        }
+        if let Fate::FailsToStart(step, errno) = self.children[id].fate {
+            let end = ChildEnd::NotStarted(settled::core::NotStarted::Failed(step, errno));
+            self.child_ends(id, end);
+            return;
+        }
+        match children::look(&self.setup.disk, &self.children[id].order) {
+            Err(why) => {
+                story!(self.now, "child {id} looks: {why:?}");
+                self.child_ends(id, ChildEnd::NotStarted(why));
+            }
+            Ok(uid) => {
+                let content = self.setup.disk.inodes[uid].content;
+                let version = self.setup.disk.version(uid);
+                story!(
+                    self.now,
+                    "child {id} reads content {content}, fate {:?}",
+                    self.children[id].fate
+                );
+                self.children[id].got = Some((uid, content, version));
+                self.children[id].phase = Phase::Running;
+                self.oracle
+                    .dispatched(&self.children[id], uid, &self.setup.disk);
+                let wait = match self.rng.below(8) {
+                    0..=4 => self.rng.range(200_000, 30_000_000),
+                    5 | 6 => self.rng.range(30_000_000, 900_000_000),
+                    _ => self.rng.range(SECOND, 6 * SECOND),
+                };
+                let end = match self.children[id].fate {
+                    Fate::Exit(status) => ChildEnd::Exit(status),
+                    Fate::Signal(signal) => ChildEnd::Signal(signal),
+                    Fate::Edit => {
+                        self.edit(uid);
+                        ChildEnd::Exit(0)
+                    }
+                    Fate::Hang { .. } | Fate::FailsToStart(..) => return,
+                };
+                self.at(wait, Tick::ChildEnds(id, end));
+            }
+        }
+    }
+
+    /// A command that edits its own file.
+    fn edit(&mut self, uid: Uid) {
+        let disk = &mut self.setup.disk;
+        if let Some((dir, name)) = disk.paths_of(uid).first().cloned()
+            && let Ok(handle) = disk.open_write(dir, &name, false, false)
+        {
+            story!(self.now, "the child edits {}", show(&name));
+            disk.write(handle, 1);
+            disk.close(handle);
+        }
+    }
+
+    pub fn child_ends(&mut self, id: usize, end: ChildEnd) {
+        if !matches!(self.children[id].phase, Phase::Starting | Phase::Running) {
+            return;
+        }
+        story!(self.now, "child {id} ends: {end:?}");
+        self.children[id].phase = Phase::Ended(end);
+        if end == ChildEnd::Exit(0) {
+            self.oracle.succeeded(&self.children[id]);
+        }
+        if self.children[id].life == self.life && self.core.is_some() {
+            let run = self.children[id].order.run;
+            let wait = self.rng.below(2_000_000);
+            self.input(
+                wait,
+                Input::Ended {
+                    run,
+                    end,
+                    output: Vec::new(),
+                },
+            );
+        }
+    }
+
+    pub fn kill(&mut self, run: settled::core::ids::RunId, signal: i32) {
+        let Some(id) = self
+            .children
+            .iter()
+            .position(|c| c.life == self.life && c.order.run == run)
+        else {
+            self.oracle
+                .broken(format!("{run:?} is killed and never ran"));
+            return;
+        };
+        let heeds = match self.children[id].fate {
+            Fate::Hang { heeds } => heeds,
+            _ => self.rng.chance(1, 2),
+        };
+        if signal == 9 || heeds {
+            let wait = self.rng.below(50_000_000);
+            self.at(wait, Tick::ChildEnds(id, ChildEnd::Signal(signal)));
+        }
+    }
+}
