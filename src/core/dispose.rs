@@ -178,7 +178,7 @@ impl Core {
     }
 
     /// The disposition is complete.
-    fn dispose_ends(&mut self, id: JobId, how: DisposedHow) {
+    pub(super) fn dispose_ends(&mut self, id: JobId, how: DisposedHow) {
         self.append(Record::Disposed { job: id, how });
         let Some(job) = self.jobs.get(&id) else {
             return;

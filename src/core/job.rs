@@ -86,6 +86,8 @@ pub struct Job {
     pub mark: u8,
     /// Its serial key.
     pub key: Box<[u8]>,
+    /// What it was put in the queue by: its directory may be renamed while it waits there.
+    pub by: Box<[u8]>,
 }
 
 impl Core {
@@ -123,6 +125,7 @@ impl Core {
             replayed: false,
             mark,
             key: Box::default(),
+            by: Box::default(),
         };
         self.jobs.insert(id, job);
         self.job_of.insert(key, id);
@@ -206,6 +209,7 @@ impl Core {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
+        job.by = rank.by.clone();
         job.phase = Phase::Ready;
         let (key, begun) = (job.key.clone(), job.begun > 0);
         if let Some(watch) = self.watches.get_mut(job.watch as usize) {
@@ -218,10 +222,13 @@ impl Core {
 
     /// Out of the queue; its key is free.
     pub(super) fn dequeue(&mut self, id: JobId) {
-        let rank = self.rank(id);
         self.timers.clear(Timer::Retry(id));
         let Some(job) = self.jobs.get(&id) else {
             return;
+        };
+        let rank = Rank {
+            by: job.by.clone(),
+            job: id,
         };
         let key = job.key.clone();
         if let Some(watch) = self.watches.get_mut(job.watch as usize) {

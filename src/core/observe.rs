@@ -1,8 +1,8 @@
 //! Events become hints. Roots are found, lost and found again; mounts come and go.
 
-use super::ask::Resolved;
-use super::files::{FileKey, Known};
-use super::ids::{DirId, MountId};
+use super::ask::{Resolved, Version};
+use super::files::{FileKey, Known, version_digest};
+use super::ids::{AskId, DirId, MountId};
 use super::record::Record;
 use super::select::Verdict;
 use super::settle::Signal;
@@ -36,6 +36,8 @@ pub(super) struct HalfRename {
     dir: DirId,
     name: Vec<u8>,
     is_dir: bool,
+    /// What is remembered or owed under the name: a listing may find it under the new one.
+    version: Option<u64>,
 }
 
 impl Core {
@@ -344,12 +346,17 @@ impl Core {
             let from = self.take_half(cookie, watch, true);
             let moved = from.and_then(|from| self.tree.child(from.dir, &from.name));
             if let Some(old) = self.tree.child(dir, name)
-                && Some(old) != moved
+                && moved.is_some_and(|moved| moved != old)
             {
                 self.dir_gone(old);
             }
             match moved {
-                Some(moved) if self.enters(watch, dir, name) => self.move_dir(moved, dir, name),
+                Some(moved) if self.enters(watch, dir, name) => {
+                    if let Some(node) = self.tree.get_mut(moved) {
+                        node.placed = self.last_event;
+                    }
+                    self.move_dir(moved, dir, name);
+                }
                 Some(moved) => self.dir_gone(moved),
                 None => self.found_dir(watch, dir, name),
             }
@@ -394,14 +401,19 @@ impl Core {
     }
 
     fn half_rename(&mut self, watch: u32, dir: DirId, cookie: u32, name: &[u8], is_dir: bool) {
-        self.half_at
-            .insert(FileKey::new(dir, name), (cookie, watch));
+        let key = FileKey::new(dir, name);
+        let version = self.version_at(key).filter(|_| !is_dir);
+        self.half_at.insert(key, (cookie, watch));
+        if let Some(version) = version {
+            self.half_of.insert((watch, version), (cookie, watch));
+        }
         self.renames.insert(
             (cookie, watch),
             HalfRename {
                 dir,
                 name: name.to_vec(),
                 is_dir,
+                version,
             },
         );
         self.timers.set(
@@ -410,32 +422,81 @@ impl Core {
         );
     }
 
-    fn take_half(&mut self, cookie: u32, watch: u32, is_dir: bool) -> Option<HalfRename> {
+    /// The version that is owed or remembered under a name.
+    pub(super) fn version_at(&self, key: FileKey) -> Option<u64> {
+        let owed = self.job_of.get(&key).and_then(|id| self.jobs.get(id));
+        if let Some(job) = owed {
+            return Some(version_digest(&job.version));
+        }
+        let known = self.files.get(key).filter(|known| !known.gone)?;
+        Some(known.version)
+    }
+
+    fn drop_half(&mut self, cookie: u32, watch: u32) -> Option<HalfRename> {
         let half = self.renames.remove(&(cookie, watch))?;
         self.half_at.remove(&FileKey::new(half.dir, &half.name));
+        if let Some(version) = half.version
+            && self.half_of.get(&(watch, version)) == Some(&(cookie, watch))
+        {
+            self.half_of.remove(&(watch, version));
+        }
         self.timers.clear(Timer::Rename { cookie, watch });
-        (half.is_dir == is_dir).then_some(half)
+        Some(half)
+    }
+
+    fn take_half(&mut self, cookie: u32, watch: u32, is_dir: bool) -> Option<HalfRename> {
+        self.drop_half(cookie, watch)
+            .filter(|half| half.is_dir == is_dir)
+    }
+
+    /// A listing found a file: if it is the one whose name went away a moment ago, its new directory was not
+    /// watched yet when it came, and no event tells.
+    pub(super) fn find_half(&mut self, watch: u32, dir: DirId, name: &[u8], version: &Version) {
+        if self.half_of.is_empty() || version.btime_ns == 0 {
+            return;
+        }
+        let found = self.half_of.get(&(watch, version_digest(version)));
+        let Some((cookie, watch)) = found.copied() else {
+            return;
+        };
+        if let Some(half) = self.drop_half(cookie, watch) {
+            self.carry(FileKey::new(half.dir, &half.name), dir, name);
+        }
     }
 
     /// Something has come under a name that went away by a rename a moment ago. The kernel queues both
     /// halves with the directories locked, so the other half comes no more: what had the name is gone now,
-    /// not when its time is up, which would take what has come for it.
+    /// not when its time is up, which would take what has come for it. A directory may be the same one that
+    /// went and is back: which one it is, its listing tells.
     fn name_is_back(&mut self, dir: DirId, name: &[u8]) {
-        if self.half_at.is_empty() {
+        let key = FileKey::new(dir, name);
+        let Some((cookie, watch)) = self.half_at.get(&key).copied() else {
             return;
-        }
-        if let Some((cookie, watch)) = self.half_at.get(&FileKey::new(dir, name)).copied() {
-            self.timers.clear(Timer::Rename { cookie, watch });
-            self.rename_due(cookie, watch);
+        };
+        if let Some(half) = self.drop_half(cookie, watch)
+            && !half.is_dir
+        {
+            self.file_gone(key);
         }
     }
 
-    /// The second half has not come: the name left the watch.
+    /// The second half has not come: the name left the watch, or went where nobody watches yet.
     pub(super) fn rename_due(&mut self, cookie: u32, watch: u32) {
-        let Some(half) = self.renames.remove(&(cookie, watch)) else {
+        let listing = self
+            .renames
+            .get(&(cookie, watch))
+            .and_then(|half| self.tree.place(half.dir, b""))
+            .is_some_and(|place| self.lists(place.mount));
+        if listing {
+            self.timers.set(
+                Timer::Rename { cookie, watch },
+                self.now.mono.after(RENAME_WAIT),
+            );
+            return;
+        }
+        let Some(half) = self.drop_half(cookie, watch) else {
             return;
         };
-        self.half_at.remove(&FileKey::new(half.dir, &half.name));
         if !half.is_dir {
             self.file_gone(FileKey::new(half.dir, &half.name));
         } else if let Some(dir) = self.tree.child(half.dir, &half.name) {
@@ -447,6 +508,7 @@ impl Core {
     pub(super) fn overflow(&mut self) {
         // The other halves may be among what is missing: the scan finds out.
         self.half_at.clear();
+        self.half_of.clear();
         for (cookie, watch) in std::mem::take(&mut self.renames).into_keys() {
             self.timers.clear(Timer::Rename { cookie, watch });
         }
@@ -517,7 +579,10 @@ impl Core {
         if let Some(node) = self.tree.get_mut(child) {
             node.seen = mark;
         }
-        self.queue_bind(child);
+        // If it is one that was away, its own directories were looked for in vain meanwhile.
+        for id in self.tree.subtree(child) {
+            self.queue_bind(id);
+        }
     }
 
     /// A directory has another name, with everything in it.
@@ -537,6 +602,7 @@ impl Core {
         }
         // Selection may depend on the path, and something may have happened on the way.
         for id in self.tree.subtree(moved) {
+            self.bind_is_void(id);
             self.queue_bind(id);
         }
     }
@@ -573,6 +639,16 @@ impl Core {
             if recorded {
                 self.append(Record::DirGone { dir: id });
             }
+        }
+    }
+
+    /// What was asked of a directory was asked under a path that may be another directory's now.
+    fn bind_is_void(&mut self, dir: DirId) {
+        if let Some(node) = self.tree.get_mut(dir)
+            && matches!(node.bind, Bind::Asked | Bind::AskedStale)
+        {
+            node.bind = Bind::Idle;
+            node.asked = AskId(0);
         }
     }
 

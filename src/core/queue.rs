@@ -79,10 +79,14 @@ impl Queue {
         Some(rank.job)
     }
 
-    /// A job takes its key without being offered: it runs, or waits for its retry.
+    /// A job takes its key without being offered: it runs, or waits for its retry. A key that another holds
+    /// stays with that: files may have been renamed so that the keys of two begun jobs have become one.
     pub fn hold(&mut self, job: JobId, key: &[u8]) {
         if self.serial {
             let line = self.lines.entry(key.into()).or_default();
+            if line.holder.is_some() {
+                return;
+            }
             if let Some(first) = line.waiting.first() {
                 self.offered.remove(first);
             }

@@ -231,9 +231,11 @@ impl Core {
         reruns: u8,
     ) {
         self.last_job = self.last_job.max(id.0);
-        let Some(watch) = self.tree.get(dir).map(|node| node.watch) else {
+        if dir == DirId(0) {
             return;
-        };
+        }
+        // In a directory that is gone a job ran when the state was written: it is concluded at start.
+        let watch = self.tree.get(dir).map_or(u32::MAX, |node| node.watch);
         self.job_of.insert(FileKey::new(dir, &name), id);
         self.jobs.insert(
             id,
@@ -255,6 +257,7 @@ impl Core {
                 replayed: true,
                 mark: 0,
                 key: Box::default(),
+                by: Box::default(),
             },
         );
     }
@@ -306,6 +309,18 @@ impl Core {
         for index in 0..self.watches.len() {
             if self.watches[index].id == WatchId(0) {
                 self.number_watch(index);
+            }
+        }
+        let nowhere: Vec<JobId> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| self.tree.get(job.dir).is_none())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in nowhere {
+            match self.jobs.get(&id).map(|job| &job.phase) {
+                Some(Phase::Disposing { .. }) => self.dispose_ends(id, DisposedHow::Gone),
+                _ => self.conclude(id, Outcome::Gone, None, Vec::new()),
             }
         }
         let mut with_history: Vec<u32> = self.jobs.values().map(|job| job.watch).collect();

@@ -29,6 +29,8 @@ pub struct Scan {
     pub outstanding: usize,
     /// Remembered files and owed jobs that a complete listing did not show, with their version digests.
     pub missing: Vec<(FileKey, u64)>,
+    /// The same of names that a listing showed with another version: what had them may have been renamed.
+    pub displaced: Vec<(FileKey, u64)>,
     /// Directories that a complete listing of their parent did not show.
     pub missing_dirs: Vec<DirId>,
     /// When it began.
@@ -55,6 +57,7 @@ impl Core {
         state.scan = Some(Scan {
             outstanding: 0,
             missing: Vec::new(),
+            displaced: Vec::new(),
             missing_dirs: Vec::new(),
             started,
         });
@@ -249,8 +252,18 @@ impl Core {
         if !self.enters(watch, dir, name) {
             return;
         }
+        let asked_at = self.tree.get(dir).map_or(0, |node| node.asked_at);
+        let moved = self.tree.by_ident(watch, &stat.version);
+        if moved
+            .and_then(|id| self.tree.get(id))
+            .is_some_and(|node| node.placed > asked_at)
+        {
+            // An event that came after the question has said where it is: the listing is about before.
+            self.queue_bind(dir);
+            return;
+        }
         // The same directory under another name before: it was renamed while nobody looked.
-        match self.tree.by_ident(watch, &stat.version) {
+        match moved {
             Some(moved)
                 if self
                     .tree
@@ -273,6 +286,8 @@ impl Core {
             return;
         }
         let key = FileKey::new(dir, name);
+        self.find_half(watch, dir, name, &stat.version);
+        self.note_displaced(watch, key, &stat.version);
         self.files.mark(key, mark);
         self.mark_job(key, mark);
         if self.is_concluded(watch, key, &stat, false) {
@@ -288,6 +303,20 @@ impl Core {
             return;
         }
         self.hint(watch, dir, name, Signal::Scan, Some(stat));
+    }
+
+    fn note_displaced(&mut self, watch: u32, key: FileKey, found: &Version) {
+        let Some(version) = self.version_at(key) else {
+            return;
+        };
+        if version != version_digest(found)
+            && let Some(scan) = self
+                .watches
+                .get_mut(watch as usize)
+                .and_then(|watch| watch.scan.as_mut())
+        {
+            scan.displaced.push((key, version));
+        }
     }
 
     /// A listing is complete: what it did not show is missing.
@@ -419,7 +448,7 @@ impl Core {
         let first_ever = !std::mem::replace(&mut state.scanned_ever, true);
         state.scanned = true;
         let id = state.id;
-        self.find_renamed(watch, scan.missing);
+        self.find_renamed(watch, scan.missing, scan.displaced);
         for dir in scan.missing_dirs {
             let still = self.tree.get(dir).is_some_and(|node| {
                 self.tree
@@ -447,8 +476,13 @@ impl Core {
     }
 
     /// Missing files that are there under another name were renamed while nobody looked.
-    fn find_renamed(&mut self, watch: u32, missing: Vec<(FileKey, u64)>) {
-        if missing.is_empty() {
+    fn find_renamed(
+        &mut self,
+        watch: u32,
+        missing: Vec<(FileKey, u64)>,
+        displaced: Vec<(FileKey, u64)>,
+    ) {
+        if missing.is_empty() && displaced.is_empty() {
             return;
         }
         let mut found: BTreeMap<u64, (FileKey, DirId, Box<[u8]>)> = BTreeMap::new();
@@ -466,8 +500,18 @@ impl Core {
                 );
             }
         }
-        for (key, digest) in missing {
+        // Displaced ones go first: a missing one may have had its new name since.
+        let displaced = displaced
+            .into_iter()
+            .map(|(key, digest)| (key, digest, true));
+        let missing = missing
+            .into_iter()
+            .map(|(key, digest)| (key, digest, false));
+        for (key, digest, taken) in displaced.chain(missing) {
             match found.remove(&digest) {
+                // What is remembered may have changed since the listing.
+                Some(_) if self.version_at(key) != Some(digest) => {}
+                Some((to, ..)) if to == key => {}
                 Some((to, to_dir, to_name)) => {
                     // Events may have come since the listing: the candidate is looked at again.
                     let candidate = self.candidates.remove(&to);
@@ -477,6 +521,7 @@ impl Core {
                         self.queue_probe(to);
                     }
                 }
+                None if taken => {}
                 None => self.vanished(key, digest),
             }
         }

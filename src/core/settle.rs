@@ -111,7 +111,8 @@ impl Core {
         signal: Signal,
         stat: Option<Stat>,
     ) {
-        if !self.selects(watch, dir, name) {
+        // Of a directory that is gone nothing can be asked.
+        if self.tree.get(dir).is_none() || !self.selects(watch, dir, name) {
             return;
         }
         let key = FileKey::new(dir, name);

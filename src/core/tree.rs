@@ -52,6 +52,8 @@ pub struct Dir {
     pub failures: u8,
     /// Number of the last event that was heard of it.
     pub heard: u64,
+    /// Number of the last event that gave it its place.
+    pub placed: u64,
     /// Number of the last event before it was asked for.
     pub asked_at: u64,
     /// The question on its way: answers to an older one are about a directory that had this id before.
@@ -126,6 +128,7 @@ impl Tree {
                 seen: 0,
                 failures: 0,
                 heard: 0,
+                placed: 0,
                 asked_at: 0,
                 asked: AskId(0),
             },

@@ -72,8 +72,8 @@ impl World {
                 .all(|w| matches!(w.observe, settled::plan::Observe::Auto))
         {
             self.oracle.broken(format!(
-                "a timer is left at {:?}, and nothing is to be done",
-                core.deadline()
+                "a timer is left, and nothing is to be done: {}",
+                timers(core)
             ));
         }
         core.step(now, Input::Command(Command::LogState));
@@ -143,19 +143,18 @@ fn normal(records: impl Iterator<Item = Record>) -> Vec<String> {
             .iter()
             .any(|record| matches!(record, Record::Concluded { job: id, .. } if *id == job))
     };
-    // A directory that is gone takes what was owed in it along; what runs there still is not written.
-    let nowhere = |job| {
-        records.iter().any(|record| {
-            matches!(record, Record::Settled { job: id, dir, .. } if *id == job
-                && !records.iter().any(|r| matches!(r, Record::Dir { dir: d, .. } if d == dir)))
-        })
-    };
     let records = records.iter().filter(|record| match record {
-        Record::Started { job, .. } | Record::Ended { job, .. } => !over(*job) && !nowhere(*job),
-        Record::Settled { job, .. } | Record::Concluded { job, .. } => !nowhere(*job),
+        Record::Started { job, .. } | Record::Ended { job, .. } => !over(*job),
         _ => true,
     });
     let mut lines: Vec<String> = records.map(|record| format!("{record:?}")).collect();
     lines.sort();
     lines
+}
+
+/// The armed timers, for people.
+fn timers(core: &Core) -> String {
+    let state = format!("{core:?}");
+    let all = state.split("by_time: ").nth(1).unwrap_or_default();
+    all.split(", by_name").next().unwrap_or_default().to_owned()
 }

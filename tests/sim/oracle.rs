@@ -4,6 +4,7 @@
 use crate::children::Child;
 use crate::disk::*;
 use settled::core::ask::{Act, Version};
+use settled::core::files::name_hash;
 use settled::core::ids::{DirId, JobId, WatchId};
 use settled::core::record::*;
 use settled::core::select::Verdict;
@@ -81,6 +82,8 @@ pub struct Ledger {
     pub disposal: Option<Disposal>,
     pub disposed: bool,
     pub key: Option<Vec<u8>>,
+    /// Where it settled; nothing once something of its path was renamed.
+    pub place: Option<(DirId, [u8; 12])>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -228,14 +231,19 @@ impl Oracle {
                 if *parent != DirId(0) && !self.dirs.contains_key(parent) {
                     self.broken(format!("{record:?}: its parent was not recorded"));
                 }
-                self.dirs.insert(*dir, *watch);
+                if self.dirs.insert(*dir, *watch).is_some() {
+                    // Said again: it may have been renamed, and what lies below it with it.
+                    for ledger in self.jobs.values_mut() {
+                        ledger.place = None;
+                    }
+                }
             }
             Record::DirGone { dir } => {
                 if self.dirs.remove(dir).is_none() {
                     self.broken(format!("{record:?}: never recorded"));
                 }
             }
-            Record::Settled { job, dir, .. } => {
+            Record::Settled { job, dir, name, .. } => {
                 let watch = self.watch_of(*dir, record);
                 if job.0 <= self.last_job {
                     self.broken(format!("{record:?}: the number was used before"));
@@ -245,6 +253,7 @@ impl Oracle {
                     *job,
                     Ledger {
                         watch,
+                        place: Some((*dir, name_hash(name))),
                         ..Ledger::default()
                     },
                 );
@@ -341,7 +350,14 @@ impl Oracle {
                     ledger.disposed = true;
                 }
             }
-            Record::Renamed { .. } | Record::Gone { .. } | Record::Remembered { .. } => {}
+            Record::Renamed { dir, name_hash, .. } => {
+                for ledger in self.jobs.values_mut() {
+                    if ledger.place == Some((*dir, *name_hash)) {
+                        ledger.place = None;
+                    }
+                }
+            }
+            Record::Gone { .. } | Record::Remembered { .. } => {}
         }
     }
 
@@ -473,13 +489,18 @@ impl Oracle {
         if plan.serial {
             let (watch, key) = (ledger.watch, env("SETTLED_KEY"));
             ledger.key = key.clone();
-            if let Some((other, _)) = self.jobs.iter().find(|(id, other)| {
+            let placed = ledger.place.is_some();
+            // A retry keeps its key; where a rename has made two keys one, one of them has to wait begun.
+            let holder = self.jobs.iter().find(|(id, other)| {
                 **id != order.job
                     && other.watch == watch
                     && other.key == key
                     && other.started > 0
                     && other.concluded.is_none()
-            }) {
+                    && (placed && other.place.is_some()
+                        || alive.iter().any(|child| child.order.job == **id))
+            });
+            if let Some((other, _)) = holder {
                 wrong = Some(format!("{other:?} has its key and is not over"));
             }
         }

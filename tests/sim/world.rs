@@ -9,7 +9,6 @@ use crate::scouts::{self, Scouts};
 use crate::setup::Setup;
 use crate::story;
 use crate::story::{bits, question_words, show, words};
-use settled::core::ask::Answer;
 use settled::core::ids::{AskId, MountId};
 use settled::core::record::Record;
 use settled::core::time::{Mono, Now, Wall};
