@@ -20,7 +20,7 @@ impl World {
             from_snapshot.replay(wall, record.clone());
         }
         let mut from_journal = fresh();
-        for (at, record) in &self.journal {
+        for (at, record) in &self.store.sure {
             from_journal.replay(*at, record.clone());
         }
         let a = normal(from_snapshot.snapshot());

@@ -11,11 +11,14 @@ mod checks;
 mod children;
 mod disk;
 mod edge;
+#[path = "../journal_support/mod.rs"]
+mod journal_support;
 mod notify;
 mod oracle;
 mod rng;
 mod scouts;
 mod setup;
+mod store;
 mod story;
 mod world;
 mod writers;

@@ -7,10 +7,10 @@ use crate::oracle::Oracle;
 use crate::rng::Rng;
 use crate::scouts::{self, Scouts};
 use crate::setup::Setup;
+use crate::store::Store;
 use crate::story;
 use crate::story::{bits, question_words, show, words};
 use settled::core::ids::{AskId, MountId};
-use settled::core::record::Record;
 use settled::core::time::{Mono, Now, Wall};
 use settled::core::{ChildEnd, Command, Core, Effect, Input, Mount, ScoutId};
 use std::collections::BTreeMap;
@@ -60,7 +60,7 @@ pub struct World {
     pub heap: BTreeMap<(u64, u64), Tick>,
     pub core: Option<Core>,
     pub life: u32,
-    pub journal: Vec<(Wall, Record)>,
+    pub store: Store,
     pub inbox: BTreeMap<(u64, u64), Input>,
     pub inbox_ask: BTreeMap<AskId, ScoutId>,
     pub notify_since: Option<u64>,
@@ -85,7 +85,7 @@ impl World {
             heap: BTreeMap::new(),
             core: None,
             life: 0,
-            journal: Vec::new(),
+            store: Store::new(seed),
             inbox: BTreeMap::new(),
             inbox_ask: BTreeMap::new(),
             notify_since: None,
@@ -309,14 +309,33 @@ impl World {
 
     fn start(&mut self) {
         self.life += 1;
+        if !self.calm && self.setup.faults.crash > 0 && self.rng.chance(1, 8) {
+            self.store.soon_off(&mut self.rng, 12);
+        }
+        let more = match self.store.open(Wall(self.setup.disk.wall)) {
+            Ok(Ok(more)) => more,
+            Ok(Err(error)) => {
+                story!(self.now, "!!!! crash while the journal is opened: {error}");
+                self.crash();
+                return;
+            }
+            Err(wrong) => {
+                self.oracle.broken(wrong);
+                return;
+            }
+        };
         story!(
             self.now,
             "==== daemon starts, life {}, {} records",
             self.life,
-            self.journal.len()
+            self.store.sure.len()
         );
+        for (_, record) in &more {
+            story!(self.now, "  has survived: {record:?}");
+            self.oracle.record(record, &self.setup.disk);
+        }
         let mut core = Core::new(self.setup.plan.clone(), JOURNAL);
-        for (at, record) in &self.journal {
+        for (at, record) in &self.store.sure {
             core.replay(*at, record.clone());
         }
         let mounts = self
@@ -490,23 +509,28 @@ impl World {
                 other => story!(self.now, "  {other:?}"),
             }
         }
-        if crash && self.rng.chance(1, 3) {
-            story!(self.now, "!!!! crash before the flush");
-            self.crash();
-            return;
+        if crash && self.rng.chance(1, 2) {
+            self.store.soon_off(&mut self.rng, 4);
         }
         let wall = Wall(self.setup.disk.wall);
+        let mut records = Vec::new();
         let mut others = Vec::new();
         for effect in effects {
             match effect {
-                Effect::Append(record) => {
-                    self.active = self.now;
-                    self.oracle.record(&record, &self.setup.disk);
-                    self.tally.records += 1;
-                    self.journal.push((wall, record));
-                }
+                Effect::Append(record) => records.push((wall, record)),
                 other => others.push(other),
             }
+        }
+        let durable = records.clone();
+        if let Err(error) = self.store.write(records) {
+            story!(self.now, "!!!! crash while the journal is written: {error}");
+            self.crash();
+            return;
+        }
+        for (_, record) in &durable {
+            self.active = self.now;
+            self.oracle.record(record, &self.setup.disk);
+            self.tally.records += 1;
         }
         let performed = if crash {
             self.rng.below(others.len() as u64 + 1) as usize
@@ -529,24 +553,38 @@ impl World {
             self.crash();
         } else if self.rng.chance(1, 50) {
             self.compare();
-        } else if self.rng.chance(1, 100) {
+        } else if self.rng.chance(1, 40) {
             self.compact();
         }
     }
 
-    /// The state as records takes the journal's place. All of it is taken in one turn, the one in which the
-    /// compaction begins: `Gone` and `Renamed` may not be told to a state that has them already.
+    /// The state as records takes the journal's place: all of it is taken in one turn, and counts some turns
+    /// later.
     fn compact(&mut self) {
         let Some(core) = self.core.as_ref() else {
             return;
         };
-        story!(self.now, "the journal is compacted");
-        let wall = Wall(self.setup.disk.wall);
-        self.journal = core.snapshot().map(|record| (wall, record)).collect();
+        if !self.calm && self.setup.faults.crash > 0 && self.rng.chance(1, 6) {
+            self.store.soon_off(&mut self.rng, 12);
+        }
+        let result = if self.store.compacting() {
+            story!(self.now, "the compacted journal counts");
+            self.store.switch()
+        } else {
+            story!(self.now, "the journal is compacted");
+            let wall = Wall(self.setup.disk.wall);
+            self.store.compact(wall, core.snapshot().collect())
+        };
+        if let Err(error) = result {
+            story!(self.now, "!!!! crash while it is compacted: {error}");
+            self.crash();
+        }
+        self.store.stays_on();
     }
 
     fn crash(&mut self) {
         self.core = None;
+        self.store.crash(&mut self.rng);
         self.tally.crashes += 1;
         self.inbox.clear();
         self.inbox_ask.clear();

@@ -1,0 +1,150 @@
+//! The records through the real journal, on a storage that loses, tears and reorders what was not flushed.
+//! Beside it, what a reader must find: everything acknowledged, then as much of the last turn as survived.
+
+use crate::journal_support::Memory;
+use crate::rng::Rng;
+use settled::core::record::Record;
+use settled::core::time::Wall;
+use settled::journal::{Journal, JournalError, Opened, Options};
+
+pub type Records = Vec<(Wall, Record)>;
+
+#[derive(Debug)]
+pub struct Store {
+    memory: Memory,
+    journal: Option<Journal<Memory>>,
+    /// Everything that a flush has acknowledged, or the state that took its place.
+    pub sure: Records,
+    /// Appended, not acknowledged.
+    pending: Records,
+    /// What replay finds once the compaction under way counts.
+    compacted: Option<Records>,
+}
+
+impl Store {
+    pub fn new(seed: u64) -> Store {
+        Store {
+            memory: Memory::new(seed),
+            journal: None,
+            sure: Vec::new(),
+            pending: Vec::new(),
+            compacted: None,
+        }
+    }
+
+    /// The machine goes off within the next few storage calls.
+    pub fn soon_off(&self, rng: &mut Rng, calls: u64) {
+        let mut state = self.memory.0.borrow_mut();
+        state.off_at = Some(state.calls + rng.below(calls));
+    }
+
+    /// It does not go off after all.
+    pub fn stays_on(&self) {
+        self.memory.0.borrow_mut().off_at = None;
+    }
+
+    /// Opens what survived. The records that were never acknowledged and are durable now come second.
+    ///
+    /// # Errors
+    /// `Ok(Err)`: the machine went off again. `Err`: the journal is not what it has to be.
+    pub fn open(&mut self, now: Wall) -> Result<Result<Records, JournalError>, String> {
+        let options = Options {
+            segment_bytes: 64 * 1024,
+            reserve_bytes: 8 * 1024,
+            now,
+            random_id: crate::world::JOURNAL,
+            random_salt: 7,
+            ..Options::default()
+        };
+        let mut found = Vec::new();
+        let opened = Opened::new(self.memory.clone(), options)
+            .and_then(|opened| opened.replay(|wall, record| found.push((wall, record))));
+        match opened {
+            Ok((journal, _)) => self.journal = Some(journal),
+            Err(error) if self.memory.0.borrow().off_at.is_some() => return Ok(Err(error)),
+            Err(error) => return Err(format!("the journal cannot be opened: {error}")),
+        }
+        self.stays_on();
+        let fits = |sure: &Records, pending: &Records| {
+            found
+                .strip_prefix(sure.as_slice())
+                .is_some_and(|more| pending.starts_with(more))
+                .then(|| found[sure.len()..].to_vec())
+        };
+        let compacted = self.compacted.take();
+        let more = fits(&self.sure, &self.pending)
+            .or_else(|| compacted.and_then(|state| fits(&state, &self.pending)));
+        let Some(more) = more else {
+            return Err(format!(
+                "the journal has {} records where {} were acknowledged, or others",
+                found.len(),
+                self.sure.len()
+            ));
+        };
+        self.pending.clear();
+        self.sure = found;
+        Ok(Ok(more))
+    }
+
+    /// One turn's records, with one flush.
+    ///
+    /// # Errors
+    /// The process has to end.
+    pub fn write(&mut self, records: Records) -> Result<(), JournalError> {
+        self.pending = records;
+        let Some(journal) = &mut self.journal else {
+            return Ok(());
+        };
+        for (wall, record) in &self.pending {
+            journal.append(*wall, record)?;
+        }
+        journal.flush()?;
+        if let Some(compacted) = &mut self.compacted {
+            compacted.extend(self.pending.iter().cloned());
+        }
+        self.sure.append(&mut self.pending);
+        Ok(())
+    }
+
+    pub fn compacting(&self) -> bool {
+        self.compacted.is_some()
+    }
+
+    /// The whole state of one moment goes into a new base; it counts only after [`Store::switch`].
+    ///
+    /// # Errors
+    /// The process has to end.
+    pub fn compact(&mut self, wall: Wall, state: Vec<Record>) -> Result<(), JournalError> {
+        let Some(journal) = &mut self.journal else {
+            return Ok(());
+        };
+        journal.compact_begin(wall)?;
+        journal.compact_copy(state.iter().cloned())?;
+        self.compacted = Some(state.into_iter().map(|record| (wall, record)).collect());
+        Ok(())
+    }
+
+    /// The new base takes the place of what was before it.
+    ///
+    /// # Errors
+    /// The process has to end.
+    pub fn switch(&mut self) -> Result<(), JournalError> {
+        if let Some(journal) = &mut self.journal
+            && self.compacted.is_some()
+        {
+            journal.compact_switch()?;
+            self.sure = self.compacted.take().unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// The process is gone, and perhaps the machine's memory with it.
+    pub fn crash(&mut self, rng: &mut Rng) {
+        self.journal = None;
+        if rng.chance(1, 2) {
+            self.memory.power_cut();
+        } else {
+            self.memory.process_ends();
+        }
+    }
+}
