@@ -82,6 +82,9 @@ pub struct Known {
     pub at_s: u32,
     /// Seen gone: whatever comes under this name is new.
     pub gone: bool,
+    /// Another directory lies where this file's was, or another filesystem: it was not seen gone, and counts as
+    /// concluded when it is back.
+    pub away: bool,
     /// Mark of the last listing that saw it.
     pub mark: u8,
 }
@@ -90,7 +93,14 @@ pub struct Known {
 #[derive(Debug, Default)]
 pub struct Files {
     known: BTreeMap<FileKey, Known>,
+    /// How many are gone or away: those that are forgotten in time.
     gone: usize,
+}
+
+impl Known {
+    fn fades(&self) -> bool {
+        self.gone || self.away
+    }
 }
 
 impl Files {
@@ -101,16 +111,16 @@ impl Files {
 
     /// Remembers.
     pub fn put(&mut self, key: FileKey, known: Known) {
-        self.gone += usize::from(known.gone);
+        self.gone += usize::from(known.fades());
         if let Some(old) = self.known.insert(key, known) {
-            self.gone -= usize::from(old.gone);
+            self.gone -= usize::from(old.fades());
         }
     }
 
     /// Forgets.
     pub fn take(&mut self, key: FileKey) -> Option<Known> {
         let known = self.known.remove(&key)?;
-        self.gone -= usize::from(known.gone);
+        self.gone -= usize::from(known.fades());
         Some(known)
     }
 
@@ -118,6 +128,9 @@ impl Files {
     pub fn mark(&mut self, key: FileKey, mark: u8) {
         if let Some(known) = self.known.get_mut(&key) {
             known.mark = mark;
+            if std::mem::take(&mut known.away) && !known.gone {
+                self.gone -= 1;
+            }
         }
     }
 
@@ -125,13 +138,33 @@ impl Files {
     pub fn set_gone(&mut self, key: FileKey, at_s: u32) -> bool {
         match self.known.get_mut(&key) {
             Some(known) if !known.gone => {
+                self.gone += usize::from(!known.away);
                 known.gone = true;
                 known.at_s = at_s;
-                self.gone += 1;
                 true
             }
             _ => false,
         }
+    }
+
+    /// The file's directory lies elsewhere. What is remembered now, if this is news.
+    pub fn set_away(&mut self, key: FileKey, at_s: u32) -> Option<Known> {
+        match self.known.get_mut(&key) {
+            Some(known) if !known.fades() => {
+                known.away = true;
+                known.at_s = at_s;
+                self.gone += 1;
+                Some(*known)
+            }
+            _ => None,
+        }
+    }
+
+    /// Any file of `dir` that is away.
+    pub fn any_away(&self, dir: DirId) -> bool {
+        self.known
+            .range(FileKey::range(dir))
+            .any(|(_, known)| known.away && !known.gone)
     }
 
     /// Files of `dir` that are not gone and that the listing with `mark` did not see.
@@ -156,16 +189,16 @@ impl Files {
         self.known.range(FileKey::range(dir)).next().is_some()
     }
 
-    /// Forgets what has been gone since before `before_s`.
+    /// Forgets what has been gone or away since before `before_s`.
     pub fn expire(&mut self, before_s: u32) {
         if self.gone > 0 {
             self.known
-                .retain(|_, known| !known.gone || known.at_s >= before_s);
-            self.gone = self.known.values().filter(|known| known.gone).count();
+                .retain(|_, known| !known.fades() || known.at_s >= before_s);
+            self.gone = self.known.values().filter(|known| known.fades()).count();
         }
     }
 
-    /// How many are remembered, and how many of them are gone.
+    /// How many are remembered, and how many of them are gone or away.
     pub fn count(&self) -> (usize, usize) {
         (self.known.len(), self.gone)
     }
@@ -200,6 +233,7 @@ mod tests {
             ctime: 2,
             at_s: 3,
             gone: false,
+            away: false,
             mark: 0,
         };
         for name in [&b"x"[..], b"y", b"\xff\xfe"] {

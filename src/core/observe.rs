@@ -702,7 +702,14 @@ impl Core {
         });
         if let Some(known) = known {
             self.files.take(from);
-            self.files.put(to, Known { mark, ..known });
+            self.files.put(
+                to,
+                Known {
+                    mark,
+                    away: false,
+                    ..known
+                },
+            );
         }
         if let Some(id) = job {
             self.rename_job(id, from, to, to_dir, to_name, mark);

@@ -13,6 +13,7 @@ use crate::plan::WatchPlan;
 use std::time::Duration;
 
 const STATE_GONE: u8 = 1;
+const STATE_AWAY: u8 = 2;
 
 impl Core {
     /// Takes one record back, in the journal's order. `at` is the time in its header.
@@ -75,6 +76,7 @@ impl Core {
                     ctime: ctime_digest(ctime_ns),
                     at_s,
                     gone: false,
+                    away: false,
                     mark: 0,
                 };
                 self.files.put(FileKey::new(dir, &name), known);
@@ -136,6 +138,7 @@ impl Core {
                         ctime: ctime_digest(state.ctime_ns),
                         at_s,
                         gone: true,
+                        away: false,
                         mark: 0,
                     };
                     self.files.put(key, known);
@@ -179,6 +182,7 @@ impl Core {
                     ctime,
                     at_s: u32::try_from(at.0 / 1_000_000_000).unwrap_or(0),
                     gone: state & STATE_GONE != 0,
+                    away: state & STATE_AWAY != 0,
                     mark: 0,
                 };
                 self.files.put(FileKey::from_hash(dir, name_hash), known);
@@ -294,6 +298,7 @@ impl Core {
                 ctime: ctime_digest(ctime_ns),
                 at_s,
                 gone: false,
+                away: false,
                 mark: 0,
             };
             self.files.put(key, known);
@@ -414,7 +419,26 @@ impl Core {
 
     // ---- remembering for a while ----
 
-    /// Once an hour, as long as anything gone is remembered.
+    /// The directory that held these files is not the one that lies there now: they were not seen gone.
+    pub(super) fn files_away(&mut self, keys: impl IntoIterator<Item = FileKey>) {
+        let now = self.seconds();
+        for key in keys {
+            if let Some(known) = self.files.set_away(key, now) {
+                self.append(remembered(key, &known));
+            }
+        }
+        self.set_expiry();
+    }
+
+    /// Whether anything below `dir` is away, and so may come back with it.
+    pub(super) fn any_away(&self, dir: DirId) -> bool {
+        self.tree
+            .subtree(dir)
+            .into_iter()
+            .any(|id| self.files.any_away(id))
+    }
+
+    /// Once an hour, as long as anything gone or away is remembered.
     pub(super) fn set_expiry(&mut self) {
         let (_, gone) = self.files.count();
         if gone > 0 && !self.timers.is_set(Timer::Expire) {
@@ -457,14 +481,7 @@ impl Core {
                 btime_ns: node.btime_ns,
             })
         });
-        let files = self.files.iter().map(|(key, known)| Record::Remembered {
-            dir: key.dir(),
-            name_hash: key.hash(),
-            version: known.version,
-            ctime: known.ctime,
-            state: if known.gone { STATE_GONE } else { 0 },
-            at: Wall(i64::from(known.at_s) * 1_000_000_000),
-        });
+        let files = self.files.iter().map(|(key, known)| remembered(key, known));
         // The highest number given: a job in no directory, of which replay keeps the number only.
         let number = Record::Settled {
             job: JobId(self.last_job),
@@ -495,6 +512,20 @@ impl Core {
             }
         }
         all
+    }
+}
+
+/// What is remembered of a file as a record.
+fn remembered(key: FileKey, known: &Known) -> Record {
+    let gone = if known.gone { STATE_GONE } else { 0 };
+    let away = if known.away { STATE_AWAY } else { 0 };
+    Record::Remembered {
+        dir: key.dir(),
+        name_hash: key.hash(),
+        version: known.version,
+        ctime: known.ctime,
+        state: gone | away,
+        at: Wall(i64::from(known.at_s) * 1_000_000_000),
     }
 }
 

@@ -158,13 +158,35 @@ impl Core {
     /// Notes which directory it is on disk, in the journal too where that knows it: after a restart
     /// a rename is told from a new directory by it.
     pub(super) fn identify(&mut self, dir: DirId, ident: &Version) {
-        let changed = self.tree.get(dir).is_some_and(|node| {
-            node.recorded && (node.ino, node.btime_ns) != (ident.ino, ident.btime_ns)
-        });
-        self.tree.set_ident(dir, ident);
-        if changed {
-            self.record_dir_again(dir);
+        if let Some(node) = self.tree.get_mut(dir)
+            && node.recorded
+            && (node.ino, node.btime_ns) != (ident.ino, ident.btime_ns)
+        {
+            // Recorded when its listing has said which files are away: a start before that must not take
+            // the listing of another directory for word that they are gone.
+            node.displaced |= node.ino != 0;
+            if !node.displaced {
+                self.tree.set_ident(dir, ident);
+                self.record_dir_again(dir);
+                return;
+            }
         }
+        self.tree.set_ident(dir, ident);
+    }
+
+    /// The first complete listing of a directory that lies where another one lay, by a mount, an unmount or
+    /// otherwise: what it does not show was not seen gone, and is concluded still when it is back.
+    fn listed_displaced(&mut self, dir: DirId, missing: &[(FileKey, u64)], gone_dirs: &[DirId]) {
+        self.files_away(missing.iter().map(|(key, _)| *key));
+        for id in gone_dirs {
+            for below in self.tree.subtree(*id) {
+                self.files_away(self.files.of_dir(below));
+            }
+        }
+        if let Some(node) = self.tree.get_mut(dir) {
+            node.displaced = false;
+        }
+        self.record_dir_again(dir);
     }
 
     /// Another watch had this watch descriptor already, and heard events that this directory's listing may
@@ -324,7 +346,7 @@ impl Core {
         let Some(node) = self.tree.get(dir) else {
             return;
         };
-        let (watch, mark) = (node.watch, node.mark);
+        let (watch, mark, displaced) = (node.watch, node.mark, node.displaced);
         let mut missing = self.files.unmarked(dir, mark);
         missing.extend(self.unmarked_jobs(dir, mark));
         let gone_dirs: Vec<DirId> = self
@@ -333,6 +355,9 @@ impl Core {
             .into_iter()
             .filter(|id| self.tree.get(*id).is_some_and(|child| child.seen != mark))
             .collect();
+        if displaced {
+            self.listed_displaced(dir, &missing, &gone_dirs);
+        }
         let scan = self
             .watches
             .get_mut(watch as usize)
@@ -347,7 +372,7 @@ impl Core {
                     self.vanished(key, version);
                 }
                 for id in gone_dirs {
-                    self.dir_gone(id);
+                    self.dir_missing(id);
                 }
             }
         }
@@ -369,7 +394,7 @@ impl Core {
             Fault::Here(ENOENT | ENOTDIR) | Fault::Crossed(ELOOP) => {
                 if is_root {
                     self.resolve_root(watch);
-                } else if !self.parent_watched(dir) {
+                } else if !self.parent_watched(dir) && !self.any_away(dir) {
                     // No event will tell; the parent's listing does.
                     self.retry_bind(dir, failures);
                 }
@@ -456,7 +481,7 @@ impl Core {
                     .is_some_and(|parent| parent.mark != node.seen)
             });
             if still {
-                self.dir_gone(dir);
+                self.dir_missing(dir);
             }
         }
         if first_ever {
@@ -527,11 +552,19 @@ impl Core {
         }
     }
 
+    /// A complete listing did not show this directory. It is kept while anything below it is away.
+    fn dir_missing(&mut self, dir: DirId) {
+        if !self.any_away(dir) {
+            self.dir_gone(dir);
+        }
+    }
+
     /// A complete listing did not show this version. What came under the name since then stays.
     fn vanished(&mut self, key: FileKey, version: u64) {
         let mark = self.tree.get(key.dir()).map_or(0, |node| node.mark);
         let known = self.files.get(key);
-        if known.is_some_and(|known| known.version == version && known.mark != mark) {
+        if known.is_some_and(|known| known.version == version && known.mark != mark && !known.away)
+        {
             self.known_gone(key);
         }
         let owed = self.job_of.get(&key).and_then(|id| self.jobs.get(id));

@@ -597,6 +597,7 @@ impl Core {
                 ctime: ctime_digest(ctime_ns),
                 at_s: self.seconds(),
                 gone: false,
+                away: false,
                 mark,
             },
         );

@@ -32,6 +32,8 @@ pub struct Dir {
     pub ino: u64,
     /// Birth time, 0 if unknown.
     pub btime_ns: i64,
+    /// Another directory lay here when it was recorded, and none was listed completely since.
+    pub displaced: bool,
     /// Its inotify watch.
     pub wd: Option<i32>,
     /// See [`Bind`].
@@ -118,6 +120,7 @@ impl Tree {
                 name: name.into(),
                 ino: 0,
                 btime_ns: 0,
+                displaced: false,
                 wd: None,
                 bind: Bind::Idle,
                 bound: false,

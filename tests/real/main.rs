@@ -4,6 +4,7 @@
 mod bed;
 
 mod arrivals;
+mod broken;
 mod burst;
 mod children;
 mod crash;

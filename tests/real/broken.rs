@@ -1,0 +1,106 @@
+//! What lies under the daemon changes: mounts come and go.
+
+use crate::bed::{Bed, bytes, counts};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+fn ran(program: &str, args: &[&std::ffi::OsStr]) -> bool {
+    Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// A bind mount; `None` where this user or machine may not mount. Undone when dropped.
+struct Mounted<'a>(&'a Path);
+
+fn mounted<'a>(what: &Path, on: &'a Path) -> Option<Mounted<'a>> {
+    let done = ran(
+        "mount",
+        &["--bind".as_ref(), what.as_os_str(), on.as_os_str()],
+    );
+    if !done {
+        eprintln!("not tested: nothing can be mounted here");
+    }
+    done.then_some(Mounted(on))
+}
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        crate::bed::until("the unmount", || ran("umount", &[self.0.as_os_str()]));
+    }
+}
+
+#[test]
+fn an_unmounted_empty_mount_point_forgets_nothing() {
+    for nested in [false, true] {
+        for restarted in [false, true] {
+            let bed = Bed::new();
+            let disk = bed.path("disk");
+            fs::create_dir_all(disk.join("sub")).expect("a disk");
+            fs::write(disk.join("a"), "x").expect("a file");
+            fs::write(disk.join("sub/b"), "y").expect("a file");
+            let point = if nested {
+                bed.inside("m")
+            } else {
+                bed.path("in")
+            };
+            fs::create_dir_all(&point).expect("a mount point");
+            let keys = "settle = \"0\"\nrecursive = true\nconcurrency = 1\n";
+            bed.configure(&[], keys);
+            let Some(mount) = mounted(&disk, &point) else {
+                return;
+            };
+            let mut daemon = bed.start();
+            bed.wait_runs(2);
+            if restarted {
+                daemon.stop();
+            }
+            drop(mount);
+            if restarted {
+                daemon = bed.start();
+            }
+            // A listing of the empty mount point by itself, and one after it.
+            fs::write(point.join("under"), "u").expect("a file");
+            bed.wait_runs(3);
+            for round in 0..2 {
+                let listed = daemon.log_count("listing everything again");
+                daemon.signal(libc::SIGUSR2);
+                crate::bed::until("a listing", || {
+                    daemon.log_count("listing everything again") > listed
+                });
+                bed.fence(&format!("fence-{round}"));
+            }
+            if restarted {
+                daemon.stop();
+                daemon = bed.start();
+            }
+            let Some(_mount) = mounted(&disk, &point) else {
+                return;
+            };
+            fs::write(point.join("sub/new"), "z").expect("a file");
+            bed.wait_runs(8);
+            let runs = bed.fence("fence-2");
+            let counts = counts(&runs);
+            assert_eq!(
+                counts.get(&bytes(b"a")),
+                Some(&1),
+                "{nested} {restarted} {runs:?}"
+            );
+            assert_eq!(
+                counts.get(&bytes(b"b")),
+                Some(&1),
+                "{nested} {restarted} {runs:?}"
+            );
+            assert_eq!(
+                counts.get(&bytes(b"new")),
+                Some(&1),
+                "{nested} {restarted} {runs:?}"
+            );
+            drop(daemon);
+        }
+    }
+}
