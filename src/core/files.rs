@@ -124,14 +124,15 @@ impl Files {
         Some(known)
     }
 
-    /// A listing saw the file.
-    pub fn mark(&mut self, key: FileKey, mark: u8) {
-        if let Some(known) = self.known.get_mut(&key) {
-            known.mark = mark;
-            if std::mem::take(&mut known.away) && !known.gone {
-                self.gone -= 1;
-            }
+    /// A listing saw the file. What is remembered now, if it was away before.
+    pub fn mark(&mut self, key: FileKey, mark: u8) -> Option<Known> {
+        let known = self.known.get_mut(&key)?;
+        known.mark = mark;
+        if !std::mem::take(&mut known.away) {
+            return None;
         }
+        self.gone -= usize::from(!known.gone);
+        Some(*known)
     }
 
     /// The file was seen gone. `true` if this is news.
@@ -242,7 +243,7 @@ mod tests {
         }
         assert_eq!(files.of_dir(a).len(), 3);
         assert!(files.of_dir(a).iter().all(|key| key.dir() == a));
-        files.mark(FileKey::new(a, b"x"), 7);
+        assert_eq!(files.mark(FileKey::new(a, b"x"), 7), None);
         assert_eq!(files.unmarked(a, 7).len(), 2);
         assert!(files.set_gone(FileKey::new(a, b"y"), 10));
         assert!(!files.set_gone(FileKey::new(a, b"y"), 11));

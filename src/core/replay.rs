@@ -8,6 +8,7 @@ use super::job::{Job, Phase};
 use super::record::{AttemptEnd, Disposal, DisposedHow, Outcome, Record};
 use super::time::{Mono, Wall};
 use super::timers::Timer;
+use super::tree::Tree;
 use super::watch::Watch;
 use crate::plan::WatchPlan;
 use std::time::Duration;
@@ -155,7 +156,13 @@ impl Core {
                 // What was gone under the old name before stays there.
                 if let Some(known) = self.files.get(from).copied().filter(|known| !known.gone) {
                     self.files.take(from);
-                    self.files.put(to, known);
+                    self.files.put(
+                        to,
+                        Known {
+                            away: false,
+                            ..known
+                        },
+                    );
                 }
                 if let Some(id) = self.job_of.remove(&from) {
                     self.job_of.insert(to, id);
@@ -406,13 +413,14 @@ impl Core {
         let Some(node) = self.tree.get(dir) else {
             return;
         };
+        let (ino, btime_ns) = Tree::recorded_ident(node);
         let record = Record::Dir {
             dir,
             watch: self.watch_id(node.watch),
             parent: node.parent,
             name: node.name.to_vec(),
-            ino: node.ino,
-            btime_ns: node.btime_ns,
+            ino,
+            btime_ns,
         };
         self.append(record);
     }
@@ -428,6 +436,13 @@ impl Core {
             }
         }
         self.set_expiry();
+    }
+
+    /// A listing saw the file.
+    pub(super) fn file_seen(&mut self, key: FileKey, mark: u8) {
+        if let Some(known) = self.files.mark(key, mark) {
+            self.append(remembered(key, &known));
+        }
     }
 
     /// Whether anything below `dir` is away, and so may come back with it.
@@ -472,13 +487,14 @@ impl Core {
         });
         let dirs = self.recorded_dirs().into_iter().filter_map(|dir| {
             let node = self.tree.get(dir)?;
+            let (ino, btime_ns) = Tree::recorded_ident(node);
             Some(Record::Dir {
                 dir,
                 watch: self.watch_id(node.watch),
                 parent: node.parent,
                 name: node.name.to_vec(),
-                ino: node.ino,
-                btime_ns: node.btime_ns,
+                ino,
+                btime_ns,
             })
         });
         let files = self.files.iter().map(|(key, known)| remembered(key, known));

@@ -6,7 +6,7 @@ use super::ids::DirId;
 use super::record::Record;
 use super::settle::{Signal, Waits};
 use super::timers::Timer;
-use super::tree::Bind;
+use super::tree::{Bind, Tree};
 use super::watch::Root;
 use super::{Asked, Core, ScoutId};
 use crate::core::ask::Question;
@@ -164,8 +164,10 @@ impl Core {
         {
             // Recorded when its listing has said which files are away: a start before that must not take
             // the listing of another directory for word that they are gone.
-            node.displaced |= node.ino != 0;
-            if !node.displaced {
+            let now = (ident.ino, ident.btime_ns);
+            let recorded = Tree::recorded_ident(node);
+            node.displaced = (recorded.0 != 0 && recorded != now).then_some(recorded);
+            if recorded.0 == 0 {
                 self.tree.set_ident(dir, ident);
                 self.record_dir_again(dir);
                 return;
@@ -184,7 +186,7 @@ impl Core {
             }
         }
         if let Some(node) = self.tree.get_mut(dir) {
-            node.displaced = false;
+            node.displaced = None;
         }
         self.record_dir_again(dir);
     }
@@ -242,7 +244,7 @@ impl Core {
                 Err(_) => {
                     // There, but not to be looked at: not missing.
                     let key = FileKey::new(dir, &name);
-                    self.files.mark(key, mark);
+                    self.file_seen(key, mark);
                     self.mark_job(key, mark);
                     if let Some(child) = self.tree.child(dir, &name)
                         && let Some(node) = self.tree.get_mut(child)
@@ -310,7 +312,7 @@ impl Core {
         let key = FileKey::new(dir, name);
         self.find_half(watch, dir, name, &stat.version);
         self.note_displaced(watch, key, &stat.version);
-        self.files.mark(key, mark);
+        self.file_seen(key, mark);
         self.mark_job(key, mark);
         if self.is_concluded(watch, key, &stat, false) {
             return;
@@ -355,7 +357,7 @@ impl Core {
             .into_iter()
             .filter(|id| self.tree.get(*id).is_some_and(|child| child.seen != mark))
             .collect();
-        if displaced {
+        if displaced.is_some() {
             self.listed_displaced(dir, &missing, &gone_dirs);
         }
         let scan = self

@@ -32,8 +32,9 @@ pub struct Dir {
     pub ino: u64,
     /// Birth time, 0 if unknown.
     pub btime_ns: i64,
-    /// Another directory lay here when it was recorded, and none was listed completely since.
-    pub displaced: bool,
+    /// Inode number and birth time of the directory that lay here when it was recorded, if that was another one
+    /// and none was listed completely since.
+    pub displaced: Option<(u64, i64)>,
     /// Its inotify watch.
     pub wd: Option<i32>,
     /// See [`Bind`].
@@ -120,7 +121,7 @@ impl Tree {
                 name: name.into(),
                 ino: 0,
                 btime_ns: 0,
-                displaced: false,
+                displaced: None,
                 wd: None,
                 bind: Bind::Idle,
                 bound: false,
@@ -343,6 +344,11 @@ impl Tree {
             .filter(|(_, dir)| dir.watch == watch)
             .map(|(id, _)| *id)
             .collect()
+    }
+
+    /// Inode number and birth time that the journal is to know of a directory.
+    pub fn recorded_ident(node: &Dir) -> (u64, i64) {
+        node.displaced.unwrap_or((node.ino, node.btime_ns))
     }
 
     /// How many directories, and how many watch descriptors.
