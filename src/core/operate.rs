@@ -38,7 +38,13 @@ impl Core {
     pub(super) fn command(&mut self, command: Command) {
         match command {
             Command::Reload(plan) => self.reload(*plan),
-            Command::Rescan => self.rescan_all("asked to list"),
+            Command::Rescan => {
+                // A link on the way to a root may lead elsewhere by now: no event tells.
+                for watch in 0..self.watches.len() as u32 {
+                    self.resolve_root(watch);
+                }
+                self.rescan_all("asked to list");
+            }
             Command::LogState => self.log_state(),
             Command::Drain => self.drain(),
             Command::StopNow => self.stop_now(),

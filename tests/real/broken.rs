@@ -104,3 +104,24 @@ fn an_unmounted_empty_mount_point_forgets_nothing() {
         }
     }
 }
+
+#[test]
+fn a_linked_root_that_leads_elsewhere_is_found_by_a_listing() {
+    let bed = Bed::new();
+    let link = bed.path("link");
+    fs::create_dir(bed.path("other")).expect("a directory");
+    std::os::unix::fs::symlink(bed.path("in"), &link).expect("a link");
+    let run = bed.run_key(&[]);
+    bed.configure_text(&format!(
+        "[watch.w]\npath = {link:?}\nsettle = \"0\"\n{run}"
+    ));
+    let daemon = bed.start();
+    fs::write(bed.inside("a"), "x").expect("a file");
+    bed.wait_runs(1);
+    std::os::unix::fs::symlink(bed.path("other"), bed.path("link2")).expect("a link");
+    fs::rename(bed.path("link2"), &link).expect("a rename over the link");
+    fs::write(link.join("b"), "y").expect("a file");
+    daemon.signal(libc::SIGUSR2);
+    let runs = bed.wait_runs(2);
+    assert_eq!(runs[1].path, bed.path("other").join("b"));
+}
