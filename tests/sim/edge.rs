@@ -96,6 +96,8 @@ impl World {
         );
         if let Some(uid) = step.unlinked {
             story!(self.now, "mover: inode {uid} is unlinked for good");
+            let version = self.setup.disk.version(uid);
+            self.oracle.unlinked(&version);
         }
         if step.done {
             scout.tasks.pop_front();

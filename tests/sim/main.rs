@@ -13,6 +13,7 @@ mod disk;
 mod edge;
 #[path = "../journal_support/mod.rs"]
 mod journal_support;
+mod mutants;
 mod notify;
 mod oracle;
 mod rng;

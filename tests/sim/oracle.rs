@@ -3,13 +3,13 @@
 
 use crate::children::Child;
 use crate::disk::*;
-use settled::core::ask::{Act, Version};
+use settled::core::ask::{Act, Facts, Held, Version};
 use settled::core::files::name_hash;
 use settled::core::ids::{DirId, JobId, WatchId};
 use settled::core::record::*;
 use settled::core::select::Verdict;
 use settled::plan::{Existing, OnChange, OnCtime, WatchPlan};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a watch covers, by real path.
 #[derive(Clone, Debug)]
@@ -104,6 +104,8 @@ pub struct Oracle {
     watch_ids: BTreeMap<WatchId, usize>,
     scanned: Vec<WatchId>,
     dirs: BTreeMap<DirId, WatchId>,
+    /// Versions that a full probe has found free of writers and locks, as far as it could ask.
+    free: BTreeSet<Version>,
     last_job: u64,
 }
 
@@ -215,6 +217,24 @@ impl Oracle {
         }
     }
 
+    // ---- what the daemon was told ----
+
+    pub fn told(&mut self, facts: &Facts) {
+        let held = |held: Held| matches!(held, Held::By(_));
+        if facts.lock != Held::NotAsked && !held(facts.lock) && !held(facts.lease) {
+            self.free.insert(facts.stat.version);
+        }
+    }
+
+    /// The mover has unlinked a file for good.
+    pub fn unlinked(&mut self, version: &Version) {
+        let concluded = |(_, count): (&(usize, Version), &Count)| count.done > 0;
+        let mut of_it = self.counts.iter().filter(|((_, v), _)| v == version);
+        if !of_it.any(concluded) {
+            self.broken(format!("{version:?} is unlinked and was never concluded"));
+        }
+    }
+
     // ---- records became durable ----
 
     pub fn record(&mut self, record: &Record, disk: &Disk) {
@@ -243,7 +263,16 @@ impl Oracle {
                     self.broken(format!("{record:?}: never recorded"));
                 }
             }
-            Record::Settled { job, dir, name, .. } => {
+            Record::Settled {
+                job,
+                dir,
+                name,
+                version,
+                ..
+            } => {
+                if !self.free.contains(version) {
+                    self.broken(format!("{record:?}: never told that nobody holds it"));
+                }
                 let watch = self.watch_of(*dir, record);
                 if job.0 <= self.last_job {
                     self.broken(format!("{record:?}: the number was used before"));

@@ -10,6 +10,7 @@ use crate::setup::Setup;
 use crate::store::Store;
 use crate::story;
 use crate::story::{bits, question_words, show, words};
+use settled::core::ask::Answer;
 use settled::core::ids::{AskId, MountId};
 use settled::core::time::{Mono, Now, Wall};
 use settled::core::{ChildEnd, Command, Core, Effect, Input, Mount, ScoutId};
@@ -420,6 +421,9 @@ impl World {
         let mut ended = Vec::new();
         for input in inputs {
             story!(self.now, "input {}", words(&input));
+            if let Input::Answer(_, Answer::Probed(Ok(facts))) = &input {
+                self.oracle.told(facts);
+            }
             match &input {
                 Input::Answer(ask, answer) if answer.is_last() => {
                     self.inbox_ask.remove(ask);
