@@ -5,6 +5,7 @@ use super::files::{FileKey, version_digest};
 use super::ids::DirId;
 use super::record::Record;
 use super::settle::{Signal, Waits};
+use super::time::Mono;
 use super::timers::Timer;
 use super::tree::{Bind, Tree};
 use super::watch::Root;
@@ -34,7 +35,7 @@ pub struct Scan {
     /// Directories that a complete listing of their parent did not show.
     pub missing_dirs: Vec<DirId>,
     /// When it began.
-    pub started: super::time::Mono,
+    pub started: Mono,
 }
 
 impl Core {
@@ -475,7 +476,7 @@ impl Core {
         let first_ever = !std::mem::replace(&mut state.scanned_ever, true);
         state.scanned = true;
         let id = state.id;
-        self.find_renamed(watch, scan.missing, scan.displaced);
+        self.find_renamed(watch, scan.started, scan.missing, scan.displaced);
         for dir in scan.missing_dirs {
             let still = self.tree.get(dir).is_some_and(|node| {
                 self.tree
@@ -506,6 +507,7 @@ impl Core {
     fn find_renamed(
         &mut self,
         watch: u32,
+        started: Mono,
         missing: Vec<(FileKey, u64)>,
         displaced: Vec<(FileKey, u64)>,
     ) {
@@ -543,7 +545,9 @@ impl Core {
                     // Events may have come since the listing: the candidate is looked at again.
                     let candidate = self.candidates.remove(&to);
                     self.carry(key, to_dir, &to_name);
-                    if let Some(candidate) = candidate {
+                    if let Some(mut candidate) = candidate {
+                        // A close before that was of the file that had the name before.
+                        candidate.closed &= candidate.hinted > started;
                         self.candidates.insert(to, candidate);
                         self.queue_probe(to);
                     }
