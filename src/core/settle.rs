@@ -332,6 +332,11 @@ impl Core {
             // Written after it was linked or renamed: its writer's close may go by another name.
             candidate.signal = Signal::Close;
         }
+        // A listing found another file here: whether this one was known under another name, the next tells.
+        let another = candidate.signal == Signal::Scan
+            && candidate.seen.is_some_and(|(before, _)| {
+                (before.ino, before.btime_ns) != (seen.0.ino, seen.0.btime_ns)
+            });
         candidate.seen = Some(seen);
         if stale {
             // What was asked before the last event says nothing about after it.
@@ -341,6 +346,13 @@ impl Core {
         let closed = candidate.closed;
         if self.is_concluded(watch, key, &facts.stat, closed) {
             self.drop_candidate(key);
+            return;
+        }
+        if another {
+            if let Some(candidate) = self.candidates.get_mut(&key) {
+                candidate.waits = Waits::ScanEnd;
+            }
+            self.start_scan(watch);
             return;
         }
         if !self.of_size_and_age(watch, key, &facts.stat.version) {
