@@ -486,3 +486,21 @@ fn a_compaction_that_outlives_its_daemon_spoils_nothing() {
     let numbers: Vec<u64> = records.iter().map(number).collect();
     assert_eq!(numbers, (0..70).collect::<Vec<_>>());
 }
+
+/// A daemon killed just after it has forked a copy: the copy has the lock for a moment longer.
+#[test]
+fn the_lock_of_a_daemon_that_is_gone_is_waited_for() {
+    let (_temp, dir) = state();
+    drop(open(&dir));
+    let mut gone = std::process::Command::new("true").spawn().unwrap();
+    gone.wait().unwrap();
+    fs::write(dir.join("lock"), format!("{}\n", gone.id())).unwrap();
+    let file = fs::File::open(dir.join("lock")).unwrap();
+    let file = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive).unwrap();
+    let leaving = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        drop(file);
+    });
+    drop(open(&dir));
+    leaving.join().unwrap();
+}

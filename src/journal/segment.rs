@@ -14,19 +14,25 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat, renameat};
 use nix::sys::stat::Mode;
-use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
+use nix::unistd::{Pid, UnlinkatFlags, linkat, unlinkat};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The journal in a state directory of the real filesystem.
 pub type DiskJournal = Journal<Disk>;
 
 /// Where the daemon's process id stands while it runs.
 const LOCK_NAME: &str = "lock";
+
+/// The copy that a daemon has just forked for a compaction has its lock until it has left it, or until the
+/// kernel has ended it with the daemon. So long is waited for the lock of a daemon that is gone.
+const LEAVING_TRIES: u32 = 100;
+const LEAVING_WAIT: Duration = Duration::from_millis(10);
 
 /// A directory of journal files.
 #[derive(Debug)]
@@ -166,32 +172,35 @@ impl Disk {
             .custom_flags(nix::libc::O_NOFOLLOW)
             .open(&path)
             .map_err(|error| fault("open", &path, &error))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => {
-                let mut file: &File = &lock;
-                file.set_len(0)
-                    .and_then(|()| writeln!(file, "{}", std::process::id()))
-                    .or_else(|error| {
-                        // The lock holds without the number; a full disk must not keep the daemon out.
-                        let full = error.raw_os_error() == Some(super::storage::errno::ENOSPC);
-                        if full { Ok(()) } else { Err(error) }
-                    })
-                    .map_err(|error| fault("write", &path, &error))?;
-                Ok(lock)
+        let mut file = file;
+        for _ in 0..LEAVING_TRIES {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => {
+                    let mut file: &File = &lock;
+                    file.set_len(0)
+                        .and_then(|()| writeln!(file, "{}", std::process::id()))
+                        .or_else(|error| {
+                            // The lock holds without the number; a full disk must not keep the daemon out.
+                            let full = error.raw_os_error() == Some(super::storage::errno::ENOSPC);
+                            if full { Ok(()) } else { Err(error) }
+                        })
+                        .map_err(|error| fault("write", &path, &error))?;
+                    return Ok(lock);
+                }
+                Err((held, Errno::EWOULDBLOCK)) => {
+                    file = held;
+                    if !holder(&file).is_some_and(is_gone) {
+                        break;
+                    }
+                    std::thread::sleep(LEAVING_WAIT);
+                }
+                Err((_, errno)) => return Err(fault("lock", &path, &errno.into()).into()),
             }
-            Err((mut file, Errno::EWOULDBLOCK)) => {
-                let mut text = String::new();
-                let pid = file
-                    .read_to_string(&mut text)
-                    .ok()
-                    .and_then(|_| text.trim().parse().ok());
-                Err(JournalError::Held {
-                    path: self.path.display().to_string(),
-                    pid,
-                })
-            }
-            Err((_, errno)) => Err(fault("lock", &path, &errno.into()).into()),
         }
+        Err(JournalError::Held {
+            path: self.path.display().to_string(),
+            pid: holder(&file),
+        })
     }
 
     fn fault(&self, act: &'static str, name: Name, error: &io::Error) -> Fault {
@@ -432,6 +441,20 @@ impl Handle {
         self.file.write_all_at(bytes, offset)?;
         map::start_writeback(&self.file, offset, bytes.len() as u64)
     }
+}
+
+/// The process that says in the lock's file that it has the lock.
+fn holder(file: &File) -> Option<u32> {
+    let mut text = [0; 16];
+    let length = file.read_at(&mut text, 0).ok()?;
+    let text = std::str::from_utf8(text.get(..length)?).ok()?;
+    text.trim().parse().ok()
+}
+
+fn is_gone(pid: u32) -> bool {
+    let pid = i32::try_from(pid).unwrap_or(0);
+    // 0 and less are not processes; asking for those would ask for groups of them.
+    pid > 0 && nix::sys::signal::kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH)
 }
 
 /// Makes the directory and those above it that are missing, all for their owner alone, and their names

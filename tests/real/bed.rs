@@ -43,6 +43,8 @@ pub struct Run {
     /// FNV-1a of them.
     pub hash: u64,
     pub pid: i32,
+    /// `RECORDER_LIFE` in the daemon's environment: which of its lives it was; 0 where that is not told.
+    pub life: u32,
 }
 
 impl Run {
@@ -67,13 +69,15 @@ fn unhex(text: &str) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes))
 }
 
-/// The recorder's binary; built if `cargo test` was told to build this test only.
+/// The recorder's binary; built if `cargo test` was told to build this test only and it is missing or old.
 pub fn recorder() -> PathBuf {
     let mut path = std::env::current_exe().expect("a path of the test itself");
     path.pop();
     path.pop();
     let path = path.join("examples/recorder");
-    if !path.exists() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real/recorder.rs");
+    let made = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    if made(&path) < made(&source) {
         let status = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--example", "recorder"])
             .status()
@@ -101,6 +105,12 @@ impl Bed {
             .expect("a temporary directory");
         fs::create_dir(dir.path().join("in")).expect("a directory to watch");
         Bed { dir }
+    }
+
+    /// It stays; where it is.
+    #[allow(dead_code)]
+    pub fn keep(self) -> PathBuf {
+        self.dir.keep()
     }
 
     pub fn root(&self) -> &Path {
@@ -236,9 +246,10 @@ impl Bed {
     }
 }
 
-fn parse_run(line: &str) -> Run {
+/// A recorder's line.
+pub fn parse_run(line: &str) -> Run {
     let f: Vec<&str> = line.split(' ').collect();
-    assert_eq!(f.len(), 9, "a recorder's line: {line:?}");
+    assert_eq!(f.len(), 10, "a recorder's line: {line:?}");
     Run {
         watch: f[0].into(),
         job: f[1].into(),
@@ -249,6 +260,7 @@ fn parse_run(line: &str) -> Run {
         size: f[6].parse().ok(),
         hash: f[7].parse().expect("a number"),
         pid: f[8].parse().expect("a number"),
+        life: f[9].parse().expect("a number"),
     }
 }
 

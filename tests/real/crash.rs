@@ -271,3 +271,27 @@ fn compaction_bounds_the_journal_and_forgets_nothing() {
         assert!(runs[1..].iter().all(|run| run.recovered), "{runs:?}");
     }
 }
+
+#[test]
+fn renamed_while_down_is_known_again_though_another_has_come_for_it() {
+    let bed = Bed::new();
+    bed.configure(&[], "settle = \"0\"\nrecursive = true\nconcurrency = 1\n");
+    for dir in ["a", "b"] {
+        fs::create_dir(bed.inside(dir)).expect("a directory");
+    }
+    fs::write(bed.inside("b/one"), "x").expect("a file");
+    let mut daemon = bed.start();
+    bed.wait_runs(1);
+    daemon.wait_log("done");
+    daemon.kill();
+    fs::rename(bed.inside("b/one"), bed.inside("a/two")).expect("a rename");
+    fs::write(bed.inside("b/one"), "something else").expect("a file");
+    let mut daemon = bed.start();
+    assert_eq!(bed.wait_runs(2)[1].path, bed.inside("b/one"));
+    assert_eq!(bed.fence("fence").len(), 2, "the renamed one was run again");
+    daemon.kill();
+    let _daemon = bed.start();
+    bed.fence("other");
+    let runs = bed.runs();
+    assert!(runs.iter().all(|run| run.name() != "two"), "{runs:?}");
+}

@@ -2,7 +2,7 @@
 //!
 //! `recorder RESULTS [WORD...] PATH`; words, in order: `exit=N`, `until=FILE` (waits for it to exist),
 //! `touch=FILE` (makes it), `append=TEXT` (to the file itself), `signal=N` (to itself), `ignore-term`,
-//! `exit-first=N` (only at the first attempt).
+//! `exit-first=N` (only at the first attempt), `nap=MS` (takes up to so many milliseconds), `sync` (RESULTS reach the disk).
 //! Before them one line goes to RESULTS with a single append: the fields of `Run` in the harness.
 
 #![allow(unsafe_code)]
@@ -45,7 +45,7 @@ fn main() {
         }
     }
     let line = format!(
-        "{} {} {} {} {} {} {} {} {}\n",
+        "{} {} {} {} {} {} {} {} {} {}\n",
         String::from_utf8_lossy(&env_bytes("SETTLED_WATCH")),
         String::from_utf8_lossy(&env_bytes("SETTLED_JOB")),
         String::from_utf8_lossy(&env_bytes("SETTLED_ATTEMPT")),
@@ -55,6 +55,7 @@ fn main() {
         if fd_ok { size.to_string() } else { "-".into() },
         hash,
         std::process::id(),
+        env::var("RECORDER_LIFE").unwrap_or_else(|_| "0".into()),
     );
     OpenOptions::new()
         .append(true)
@@ -82,6 +83,14 @@ fn main() {
                 .open(path)
                 .and_then(|mut own| own.write_all(value.as_bytes()))
                 .expect("the file itself takes text"),
+            "sync" => File::open(results)
+                .and_then(|file| file.sync_all())
+                .expect("the results reach the disk"),
+            "nap" => {
+                let most: u64 = value.parse().expect("a number");
+                let id = u64::from(std::process::id());
+                std::thread::sleep(std::time::Duration::from_millis(id % (most + 1)));
+            }
             "print" => println!("{value}"),
             "signal" => {
                 let pid = std::process::id().to_string();
