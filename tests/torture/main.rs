@@ -18,7 +18,6 @@
 #[allow(dead_code)]
 #[path = "../real/bed.rs"]
 mod bed;
-#[allow(dead_code)]
 #[path = "../journal_support/mod.rs"]
 mod journal_support;
 
