@@ -693,6 +693,12 @@ impl Core {
             self.file_gone(from);
             return;
         }
+        // What a candidate under the old name was seen to be is what went; nothing there may be taken for it.
+        if let Some(candidate) = self.candidates.get_mut(&from) {
+            candidate.seen = None;
+            candidate.asked = None;
+            self.queue_probe(from);
+        }
         self.record_dir(to_dir);
         self.append(Record::Renamed {
             dir: from.dir(),
