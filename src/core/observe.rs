@@ -459,6 +459,10 @@ impl Core {
         let Some((cookie, watch)) = found.copied() else {
             return;
         };
+        // A listing from before it went shows it under the name that it had.
+        if self.half_at.get(&FileKey::new(dir, name)) == Some(&(cookie, watch)) {
+            return;
+        }
         if let Some(half) = self.drop_half(cookie, watch) {
             self.carry(FileKey::new(half.dir, &half.name), dir, name);
         }

@@ -37,6 +37,7 @@ fn replaced_while_queued_runs_as_the_new_one_only() {
     fs::write(bed.path("new"), "new!").expect("a file");
     fs::rename(bed.path("new"), bed.inside("a")).expect("a rename over it");
     fs::write(&go, "").expect("a sign");
+    bed.wait_runs(2);
     let runs = bed.fence("fence");
     assert_eq!(runs.len(), 2, "{runs:?}");
     assert_eq!(runs[1].hash, fnv(b"new!"));
@@ -58,6 +59,7 @@ fn replaced_without_a_word_while_queued_is_seen_by_the_look_before_the_attempt()
     });
     fs::write(bed.path("outside"), "newer").expect("a write through the other name");
     fs::write(&go, "").expect("a sign");
+    bed.wait_runs(2);
     let runs = bed.fence("fence");
     assert_eq!(runs.len(), 2, "{runs:?}");
     assert_eq!(
