@@ -114,26 +114,26 @@ fn a_state_directory_on_a_full_disk_is_refused_at_start() {
 fn a_disk_that_fills_up_pauses_and_goes_on_by_itself() {
     let bed = Bed::new();
     bed.configure(&[], "settle = \"0\"\n");
-    let disk = SmallDisk::mount(&bed, "9m");
-    let daemon = bed.start();
+    let disk = SmallDisk::mount(&bed, "2m");
+    let config = bed.path("settled.toml");
+    // Small segments, and never a compaction.
+    let daemon = bed.spawn_with(
+        &["run".as_ref(), "-c".as_ref(), config.as_os_str()],
+        &[("SETTLED_TEST_COMPACT_BYTES", "1000000000000")],
+    );
+    daemon.wait_log("ready:");
     fs::write(disk.at.join("ballast"), vec![0u8; 16 << 20])
         .expect_err("more than there is room for");
-    let mut written = 0;
-    until("it says that it pauses", || {
-        for _ in 0..500 {
-            fs::write(bed.inside(format!("f{written:06}")), "x").expect("a file");
-            written += 1;
-        }
-        daemon.log_count("no room for the journal") > 0
-    });
+    // Each makes some 300 bytes of records: more than the segments hold that there are.
+    const FILES: usize = 2000;
+    for index in 0..FILES {
+        fs::write(bed.inside(format!("f{index:06}")), "x").expect("a file");
+    }
+    daemon.wait_log("no room for the journal");
     fs::remove_file(disk.at.join("ballast")).expect("room");
     daemon.wait_log("going on");
-    crate::bed::until_in(
-        std::time::Duration::from_secs(300),
-        "every file run once",
-        || counts(&bed.runs()).len() == written,
-    );
-    assert_eq!(bed.runs().len(), written);
+    until("every file run once", || counts(&bed.runs()).len() == FILES);
+    assert_eq!(bed.runs().len(), FILES);
 }
 
 #[test]
