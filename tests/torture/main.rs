@@ -286,7 +286,14 @@ impl Life {
         self.wait();
     }
 
+    /// Before it is ready it may not yet have taken charge of its signals.
     fn stop(mut self) {
+        until_in(DEADLINE, "the daemon is ready", || {
+            fs::read(&self.log).is_ok_and(|text| {
+                let from = usize::try_from(self.from).unwrap();
+                String::from_utf8_lossy(text.get(from..).unwrap_or_default()).contains(" ready: ")
+            })
+        });
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
         let status = self.wait();
