@@ -33,8 +33,8 @@ pub(super) struct Stashed {
 /// A name that went away by a rename; its new name may follow.
 #[derive(Clone, Debug)]
 pub(super) struct HalfRename {
-    dir: DirId,
-    name: Vec<u8>,
+    pub(super) dir: DirId,
+    pub(super) name: Vec<u8>,
     is_dir: bool,
     /// What is remembered or owed under the name: a listing may find it under the new one.
     version: Option<u64>,
@@ -432,7 +432,7 @@ impl Core {
         Some(known.version)
     }
 
-    fn drop_half(&mut self, cookie: u32, watch: u32) -> Option<HalfRename> {
+    pub(super) fn drop_half(&mut self, cookie: u32, watch: u32) -> Option<HalfRename> {
         let half = self.renames.remove(&(cookie, watch))?;
         self.half_at.remove(&FileKey::new(half.dir, &half.name));
         if let Some(version) = half.version

@@ -511,7 +511,17 @@ impl Core {
         missing: Vec<(FileKey, u64)>,
         displaced: Vec<(FileKey, u64)>,
     ) {
-        if missing.is_empty() && displaced.is_empty() {
+        // Went by a rename whose other half was not heard, or before this one was: two directories' events may
+        // be told in another order when the watch descriptor of one was not known yet.
+        let halves: Vec<(FileKey, u64)> = self
+            .half_of
+            .range((watch, 0)..=(watch, u64::MAX))
+            .filter_map(|((_, version), half)| {
+                let half = self.renames.get(half)?;
+                Some((FileKey::new(half.dir, &half.name), *version))
+            })
+            .collect();
+        if missing.is_empty() && displaced.is_empty() && halves.is_empty() {
             return;
         }
         let mut found: BTreeMap<u64, (FileKey, DirId, Box<[u8]>)> = BTreeMap::new();
@@ -530,8 +540,9 @@ impl Core {
             }
         }
         // Displaced ones go first: a missing one may have had its new name since.
-        let displaced = displaced
+        let displaced = halves
             .into_iter()
+            .chain(displaced)
             .map(|(key, digest)| (key, digest, true));
         let missing = missing
             .into_iter()
@@ -544,6 +555,9 @@ impl Core {
                 Some((to, to_dir, to_name)) => {
                     // Events may have come since the listing: the candidate is looked at again.
                     let candidate = self.candidates.remove(&to);
+                    if let Some((cookie, watch)) = self.half_at.get(&key).copied() {
+                        self.drop_half(cookie, watch);
+                    }
                     self.carry(key, to_dir, &to_name);
                     if let Some(mut candidate) = candidate {
                         // A close before that was of the file that had the name before.

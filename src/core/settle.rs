@@ -528,7 +528,11 @@ impl Core {
             candidate.waits = Waits::Room;
             return;
         }
-        if candidate.signal == Signal::Scan && state.scan.is_some() && state.history {
+        // A rename of which only the arrival was heard may have begun where no listing has been yet.
+        if matches!(candidate.signal, Signal::Scan | Signal::Moved)
+            && state.scan.is_some()
+            && state.history
+        {
             candidate.waits = Waits::ScanEnd;
             return;
         }

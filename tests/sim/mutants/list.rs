@@ -289,8 +289,12 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "do not wait for the end of a scan",
         file: "src/core/settle.rs",
-        old: r##"candidate.signal == Signal::Scan && state.scan.is_some() && state.history"##,
-        new: r##"candidate.signal == Signal::Scan && state.scan.is_none() && state.history"##,
+        old: r##"            && state.scan.is_some()
+            && state.history
+        {"##,
+        new: r##"            && state.scan.is_none()
+            && state.history
+        {"##,
     },
     Mutant {
         name: "no second half in a listing",
