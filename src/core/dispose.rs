@@ -3,7 +3,7 @@
 
 use super::ask::{Act, Disposal as Answered, Fault, Question, numbered};
 use super::files::FileKey;
-use super::ids::JobId;
+use super::ids::{DirId, JobId};
 use super::job::Phase;
 use super::record::{Disposal, DisposedHow, Outcome, Record};
 use super::settle::Signal;
@@ -86,6 +86,44 @@ impl Core {
         }
     }
 
+    /// A directory is reached again.
+    pub(super) fn redo_disposals_in(&mut self, dir: DirId) {
+        let ids: Vec<JobId> = self
+            .job_of
+            .range(FileKey::range(dir))
+            .map(|(_, id)| *id)
+            .filter(|id| {
+                self.jobs
+                    .get(id)
+                    .is_some_and(|job| matches!(job.phase, Phase::Disposing { asked: false, .. }))
+            })
+            .collect();
+        for id in ids {
+            self.ask_dispose(id);
+        }
+    }
+
+    /// Another directory lies where this one was: what was to be disposed of here is remembered as concluded until
+    /// it is back, and its disposition waits.
+    pub(super) fn disposals_away(&mut self, dir: DirId) {
+        let waiting: Vec<(FileKey, JobId)> = self
+            .job_of
+            .range(FileKey::range(dir))
+            .filter(|(key, _)| self.files.get(**key).is_none())
+            .map(|(key, id)| (*key, *id))
+            .collect();
+        for (key, id) in waiting {
+            let Some(job) = self.jobs.get(&id) else {
+                continue;
+            };
+            if matches!(job.phase, Phase::Disposing { .. }) {
+                let (version, ctime_ns, mark) = (job.version, job.ctime_ns, job.mark);
+                self.remember(key, &version, ctime_ns, mark);
+                self.files_away([key]);
+            }
+        }
+    }
+
     pub(super) fn disposed(&mut self, id: JobId, path: Vec<u8>, result: Result<Answered, Fault>) {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
@@ -160,11 +198,19 @@ impl Core {
             }
             Err(Fault::Here(2 | 20)) => {
                 // Its directory is not where it was. If it was renamed, a scan finds it, and in it the file,
-                // perhaps under its private name; if it is gone, the next try ends the disposition.
-                *failures = failures.saturating_add(1);
-                let wait = Duration::from_secs(1 << (*failures).min(8));
-                self.timers
-                    .set(Timer::Dispose(id), self.now.mono.after(wait));
+                // perhaps under its private name; if it is gone, the next try ends the disposition; if another
+                // one lies there, its return asks again.
+                if self.any_away(dir) {
+                    return;
+                }
+                if let Some(job) = self.jobs.get_mut(&id)
+                    && let Phase::Disposing { failures, .. } = &mut job.phase
+                {
+                    *failures = failures.saturating_add(1);
+                    let wait = Duration::from_secs(1 << (*failures).min(8));
+                    self.timers
+                        .set(Timer::Dispose(id), self.now.mono.after(wait));
+                }
                 self.start_scan(watch);
             }
             Err(_) => {

@@ -3,10 +3,12 @@
 use super::ask::Question;
 use super::files::FileKey;
 use super::ids::{DirId, MountId};
+use super::timers::Timer;
 use super::tree::Bind;
 use super::{Asked, Core, ScoutId};
 use crate::plan::Observe;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// Listings in flight for one scout: it takes them one after another anyway.
 const BINDS_MAX: usize = 16;
@@ -44,6 +46,7 @@ impl Core {
         if self.binds_asked == 0 {
             // Whatever is still kept belongs to directories that are gone.
             self.stash.clear();
+            self.dead_wds.clear();
             if std::mem::take(&mut self.stash_lost) {
                 self.rescan_all("too many events of new directories");
             }
@@ -138,7 +141,14 @@ impl Core {
             return;
         };
         candidate.queued = false;
-        let Some(place) = place else { return };
+        let Some(place) = place else {
+            // The root went missing meanwhile.
+            self.timers.set(
+                Timer::Candidate(key),
+                self.now.mono.after(Duration::from_secs(1)),
+            );
+            return;
+        };
         self.lane(lane).probes_asked += 1;
         let path = place.path();
         let ask = self.ask(

@@ -21,6 +21,7 @@ pub mod time;
 mod vocabulary;
 
 mod attempt;
+mod compare;
 mod dispose;
 mod job;
 mod lane;
@@ -46,7 +47,7 @@ use observe::{HalfRename, Stashed};
 use operate::Mode;
 use record::Record;
 use settle::Candidate;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use time::{Mono, Now};
 use timers::{Timer, Timers};
@@ -102,6 +103,8 @@ pub struct Core {
     half_of: BTreeMap<(u32, u64), (u32, u32)>,
     stash: VecDeque<Stashed>,
     stash_lost: bool,
+    /// Watch descriptors that ended while answers that may name them were on their way.
+    dead_wds: BTreeSet<i32>,
     binds_asked: usize,
     last_job: u64,
     last_run: u64,
@@ -139,6 +142,7 @@ impl Core {
             half_of: BTreeMap::new(),
             stash: VecDeque::new(),
             stash_lost: false,
+            dead_wds: BTreeSet::new(),
             binds_asked: 0,
             last_job: 0,
             last_run: 0,
@@ -205,9 +209,7 @@ impl Core {
                 Timer::Drain => self.drain_due(),
             }
         }
-        for watch in 0..self.watches.len() as u32 {
-            self.check_scan(watch);
-        }
+        self.end_scans();
         self.pump();
         self.dispatch();
         self.check_ready();

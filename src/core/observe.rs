@@ -273,6 +273,10 @@ impl Core {
     // ---- events ----
 
     pub(super) fn event(&mut self, wd: i32, bits: u32, cookie: u32, name: Vec<u8>) {
+        if bits & mask::IGNORED != 0 && self.binds_asked > 0 {
+            // An answer on its way may still name it.
+            self.dead_wds.insert(wd);
+        }
         let dirs = self.tree.of_wd(wd);
         if dirs.is_empty() {
             if self.binds_asked == 0 {
@@ -383,14 +387,18 @@ impl Core {
             if name.starts_with(PRIVATE_PREFIX) {
                 return;
             }
+            let from = from.map(|from| FileKey::new(from.dir, &from.name));
             if let Some(from) = from {
                 if self.selects(watch, dir, name) {
-                    self.carry(FileKey::new(from.dir, &from.name), dir, name);
+                    self.carry(from, dir, name);
                 } else {
-                    self.file_gone(FileKey::new(from.dir, &from.name));
+                    self.file_gone(from);
                 }
             }
             self.hint(watch, dir, name, Signal::Moved, None);
+            if let Some(from) = from {
+                self.scan_awaits_instead(watch, from, FileKey::new(dir, name));
+            }
         } else if bits & mask::CLOSE_WRITE != 0 {
             self.hint(watch, dir, name, Signal::Close, None);
         } else if bits & mask::CREATE != 0 {
@@ -523,6 +531,7 @@ impl Core {
         for candidate in self.candidates.values_mut() {
             candidate.signal = Signal::Scan;
             candidate.hinted = self.now.mono;
+            candidate.fresh = false;
         }
         self.rescan_all("the kernel's event queue overflowed");
     }
@@ -643,6 +652,7 @@ impl Core {
             if recorded {
                 self.append(Record::DirGone { dir: id });
             }
+            self.redo_disposals_in(id);
         }
     }
 

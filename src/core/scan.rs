@@ -3,8 +3,7 @@
 use super::ask::{Bound, Entry, Fault, Kind, Stat, Version};
 use super::files::{FileKey, version_digest};
 use super::ids::DirId;
-use super::record::Record;
-use super::settle::{Signal, Waits};
+use super::settle::Signal;
 use super::time::Mono;
 use super::timers::Timer;
 use super::tree::{Bind, Tree};
@@ -13,7 +12,7 @@ use super::{Asked, Core, ScoutId};
 use crate::core::ask::Question;
 use crate::core::observe::errno_text;
 use crate::plan::Level;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 const ENOENT: i32 = 2;
@@ -36,6 +35,8 @@ pub struct Scan {
     pub missing_dirs: Vec<DirId>,
     /// When it began.
     pub started: Mono,
+    /// Everything is listed: the candidates whose version must be known before it can be told what was renamed.
+    pub awaits: Option<BTreeSet<FileKey>>,
 }
 
 impl Core {
@@ -61,12 +62,12 @@ impl Core {
             displaced: Vec::new(),
             missing_dirs: Vec::new(),
             started,
+            awaits: None,
         });
         self.timers.clear(Timer::Poll(watch));
         for dir in self.entered(watch) {
             self.queue_bind(dir);
         }
-        self.check_scan(watch);
     }
 
     /// The known directories of a watch that its plan enters, parents first.
@@ -139,6 +140,17 @@ impl Core {
         node.bound = true;
         node.failures = 0;
         match bound.wd {
+            Some(Ok(wd)) if self.dead_wds.contains(&wd) => {
+                // Another user of it has heard its end before this answer came.
+                let is_root = node.parent == DirId(0);
+                node.unwatched = false;
+                self.unstash(wd);
+                self.unwatch(dir);
+                self.queue_bind(dir);
+                if is_root {
+                    self.resolve_root(watch);
+                }
+            }
             Some(Ok(wd)) => {
                 node.unwatched = false;
                 if let Some(old) = self.tree.set_wd(dir, Some(wd)) {
@@ -154,6 +166,7 @@ impl Core {
             None => {}
         }
         self.identify(dir, &bound.ident);
+        self.redo_disposals_in(dir);
     }
 
     /// Notes which directory it is on disk, in the journal too where that knows it: after a restart
@@ -180,9 +193,11 @@ impl Core {
     /// The first complete listing of a directory that lies where another one lay, by a mount, an unmount or
     /// otherwise: what it does not show was not seen gone, and is concluded still when it is back.
     fn listed_displaced(&mut self, dir: DirId, missing: &[(FileKey, u64)], gone_dirs: &[DirId]) {
+        self.disposals_away(dir);
         self.files_away(missing.iter().map(|(key, _)| *key));
         for id in gone_dirs {
             for below in self.tree.subtree(*id) {
+                self.disposals_away(below);
                 self.files_away(self.files.of_dir(below));
             }
         }
@@ -397,7 +412,7 @@ impl Core {
             Fault::Here(ENOENT | ENOTDIR) | Fault::Crossed(ELOOP) => {
                 if is_root {
                     self.resolve_root(watch);
-                } else if !self.parent_watched(dir) && !self.any_away(dir) {
+                } else if !self.parent_tells(dir) && !self.any_away(dir) {
                     // No event will tell; the parent's listing does.
                     self.retry_bind(dir, failures);
                 }
@@ -431,11 +446,12 @@ impl Core {
         self.bind_ended(dir);
     }
 
-    fn parent_watched(&self, dir: DirId) -> bool {
+    /// Whether the return of a directory is told by its parent: by events, or by the parent's own return.
+    fn parent_tells(&self, dir: DirId) -> bool {
         self.tree
             .get(dir)
             .and_then(|node| self.tree.get(node.parent))
-            .is_some_and(|parent| parent.wd.is_some())
+            .is_some_and(|parent| parent.wd.is_some() || parent.failures > 0)
     }
 
     pub(super) fn retry_bind(&mut self, dir: DirId, failures: u8) {
@@ -457,143 +473,9 @@ impl Core {
         if self.tree.get(dir).is_some_and(|node| node.unwatched) && !self.polls(watch) {
             self.set_poll(watch);
         }
-        self.check_scan(watch);
     }
 
-    /// Ends the scan when nothing of it is outstanding.
-    pub(super) fn check_scan(&mut self, watch: u32) {
-        let now = self.now.mono;
-        let Some(state) = self.watches.get_mut(watch as usize) else {
-            return;
-        };
-        if state.scan.as_ref().is_none_or(|scan| scan.outstanding > 0) {
-            return;
-        }
-        let Some(scan) = state.scan.take() else {
-            return;
-        };
-        state.scan_cost_ns = u64::try_from(now.since(scan.started).as_nanos()).unwrap_or(u64::MAX);
-        let first_ever = !std::mem::replace(&mut state.scanned_ever, true);
-        state.scanned = true;
-        let id = state.id;
-        self.find_renamed(watch, scan.started, scan.missing, scan.displaced);
-        for dir in scan.missing_dirs {
-            let still = self.tree.get(dir).is_some_and(|node| {
-                self.tree
-                    .get(node.parent)
-                    .is_some_and(|parent| parent.mark != node.seen)
-            });
-            if still {
-                self.dir_missing(dir);
-            }
-        }
-        if first_ever {
-            self.append(Record::Scanned { watch: id });
-        }
-        self.release(watch, Waits::ScanEnd);
-        self.release_jobs(watch);
-        let again = self
-            .watches
-            .get_mut(watch as usize)
-            .is_some_and(|state| std::mem::take(&mut state.scan_again));
-        if again {
-            self.start_scan(watch);
-        } else {
-            self.set_poll(watch);
-        }
-    }
-
-    /// Missing files that are there under another name were renamed while nobody looked.
-    fn find_renamed(
-        &mut self,
-        watch: u32,
-        started: Mono,
-        missing: Vec<(FileKey, u64)>,
-        displaced: Vec<(FileKey, u64)>,
-    ) {
-        // Went by a rename whose other half was not heard, or before this one was: two directories' events may
-        // be told in another order when the watch descriptor of one was not known yet.
-        let halves: Vec<(FileKey, u64)> = self
-            .half_of
-            .range((watch, 0)..=(watch, u64::MAX))
-            .filter_map(|((_, version), half)| {
-                let half = self.renames.get(half)?;
-                Some((FileKey::new(half.dir, &half.name), *version))
-            })
-            .collect();
-        if missing.is_empty() && displaced.is_empty() && halves.is_empty() {
-            return;
-        }
-        let mut found: BTreeMap<u64, (FileKey, DirId, Box<[u8]>)> = BTreeMap::new();
-        for (key, candidate) in &self.candidates {
-            if self
-                .tree
-                .get(candidate.dir)
-                .is_some_and(|node| node.watch == watch)
-                && let Some((version, _)) = &candidate.seen
-                && version.btime_ns != 0
-            {
-                found.insert(
-                    version_digest(version),
-                    (*key, candidate.dir, candidate.name.clone()),
-                );
-            }
-        }
-        // Displaced ones go first: a missing one may have had its new name since.
-        let displaced = halves
-            .into_iter()
-            .chain(displaced)
-            .map(|(key, digest)| (key, digest, true));
-        let missing = missing
-            .into_iter()
-            .map(|(key, digest)| (key, digest, false));
-        for (key, digest, taken) in displaced.chain(missing) {
-            match found.remove(&digest) {
-                // What is remembered may have changed since the listing.
-                Some(_) if self.version_at(key) != Some(digest) => {}
-                Some((to, ..)) if to == key => {}
-                Some((to, to_dir, to_name)) => {
-                    // Events may have come since the listing: the candidate is looked at again.
-                    let candidate = self.candidates.remove(&to);
-                    if let Some((cookie, watch)) = self.half_at.get(&key).copied() {
-                        self.drop_half(cookie, watch);
-                    }
-                    self.carry(key, to_dir, &to_name);
-                    if let Some(mut candidate) = candidate {
-                        // A close before that was of the file that had the name before.
-                        candidate.closed &= candidate.hinted > started;
-                        self.candidates.insert(to, candidate);
-                        self.queue_probe(to);
-                    }
-                }
-                None if taken => {}
-                None => self.vanished(key, digest),
-            }
-        }
-    }
-
-    /// A complete listing did not show this directory. It is kept while anything below it is away.
-    fn dir_missing(&mut self, dir: DirId) {
-        if !self.any_away(dir) {
-            self.dir_gone(dir);
-        }
-    }
-
-    /// A complete listing did not show this version. What came under the name since then stays.
-    fn vanished(&mut self, key: FileKey, version: u64) {
-        let mark = self.tree.get(key.dir()).map_or(0, |node| node.mark);
-        let known = self.files.get(key);
-        if known.is_some_and(|known| known.version == version && known.mark != mark && !known.away)
-        {
-            self.known_gone(key);
-        }
-        let owed = self.job_of.get(&key).and_then(|id| self.jobs.get(id));
-        if owed.is_some_and(|job| version_digest(&job.version) == version && job.mark != mark) {
-            self.job_gone(key);
-        }
-    }
-
-    fn set_poll(&mut self, watch: u32) {
+    pub(super) fn set_poll(&mut self, watch: u32) {
         let unwatched = || {
             self.tree
                 .iter()

@@ -91,6 +91,8 @@ pub struct Candidate {
     pub asked: Option<AskId>,
     /// An event came after that question.
     pub stale: bool,
+    /// `seen` is from after the last event.
+    pub fresh: bool,
     /// In its lane.
     pub queued: bool,
     /// Times in a row that somebody held it.
@@ -135,6 +137,7 @@ impl Core {
             seen_at: now,
             asked: None,
             stale: false,
+            fresh: false,
             queued: false,
             refusals: 0,
             waits: Waits::Probe,
@@ -150,12 +153,14 @@ impl Core {
             }
             candidate.seen = Some(seen);
             candidate.seen_at = now;
+            candidate.fresh = true;
         } else {
             candidate.signal = signal;
             candidate.closed |= signal == Signal::Close;
             candidate.hinted = now;
             candidate.refusals = 0;
             candidate.stale = candidate.asked.is_some();
+            candidate.fresh = false;
         }
         self.ask_when_due(key);
     }
@@ -281,6 +286,7 @@ impl Core {
     pub(super) fn drop_candidate(&mut self, key: FileKey) {
         if self.candidates.remove(&key).is_some() {
             self.timers.clear(Timer::Candidate(key));
+            self.scan_awaits_not(key);
         }
     }
 
@@ -292,6 +298,18 @@ impl Core {
         path: Vec<u8>,
         result: Result<Facts, Fault>,
     ) {
+        self.judge(ask, key, path, result);
+        if self
+            .candidates
+            .get(&key)
+            .is_none_or(|candidate| candidate.fresh)
+        {
+            self.scan_awaits_not(key);
+        }
+    }
+
+    /// Judges a candidate by what its probe found.
+    fn judge(&mut self, ask: AskId, key: FileKey, path: Vec<u8>, result: Result<Facts, Fault>) {
         let Some(candidate) = self.candidates.get_mut(&key) else {
             return;
         };
@@ -343,6 +361,7 @@ impl Core {
             self.ask_when_due(key);
             return;
         }
+        candidate.fresh = true;
         let closed = candidate.closed;
         if self.is_concluded(watch, key, &facts.stat, closed) {
             self.drop_candidate(key);

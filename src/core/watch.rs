@@ -1,9 +1,11 @@
 //! One watch at work: its plan, its root's state, its scan, its queue.
 
+use super::files::FileKey;
 use super::ids::{DirId, WatchId};
 use super::queue::Queue;
 use super::scan::Scan;
 use crate::plan::WatchPlan;
+use std::collections::BTreeSet;
 
 /// Where the root stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +55,10 @@ pub struct Watch {
     pub said_no_watch: bool,
     /// How long the last scan took, in nanoseconds.
     pub scan_cost_ns: u64,
+    /// What the last scan missed of a watch that no events tell about: gone if the next misses it, too.
+    pub missed: BTreeSet<(FileKey, u64)>,
+    /// The same of directories.
+    pub missed_dirs: BTreeSet<DirId>,
 }
 
 impl Watch {
@@ -76,6 +82,8 @@ impl Watch {
             said_no_lease: false,
             said_no_watch: false,
             scan_cost_ns: 0,
+            missed: BTreeSet::new(),
+            missed_dirs: BTreeSet::new(),
         }
     }
 

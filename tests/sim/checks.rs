@@ -49,10 +49,11 @@ impl World {
         let Some(core) = self.core.as_mut() else {
             return;
         };
-        let owed: Vec<Record> = core
+        // A disposition waits as long as another directory lies where the file's was.
+        let (away, owed): (Vec<Record>, Vec<Record>) = core
             .snapshot()
             .filter(|record| matches!(record, Record::Settled { dir, .. } if dir.0 != 0))
-            .collect();
+            .partition(|record| self.oracle.waits_for_return(record, &self.setup.disk));
         if !owed.is_empty() {
             self.oracle.broken(format!("jobs are still owed: {owed:?}"));
         }
@@ -64,6 +65,7 @@ impl World {
         let unwatched = self.setup.disk.notify.watches_max < 100;
         let remote = self.setup.disk.fss.iter().any(|fs| fs.remote);
         if polls
+            && away.is_empty()
             && !unwatched
             && !remote
             && plan
@@ -86,12 +88,8 @@ impl World {
             })
             .collect();
         if let Some(state) = lines.iter().find(|line| line.contains("state: ")) {
-            let clean = [
-                " 0 running",
-                " 0 jobs owed",
-                " 0 candidates",
-                " 0 questions",
-            ];
+            let owed = format!(" {} jobs owed", away.len());
+            let clean = [" 0 running", &owed, " 0 candidates", " 0 questions"];
             if clean.iter().any(|part| !state.contains(part)) {
                 self.oracle.broken(format!(
                     "something is left at the end: {}",

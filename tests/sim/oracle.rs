@@ -235,6 +235,23 @@ impl Oracle {
         }
     }
 
+    /// Whether a job is concluded, and its file is nowhere where its watch looks.
+    pub fn waits_for_return(&self, record: &Record, disk: &Disk) -> bool {
+        let Record::Settled { job, version, .. } = record else {
+            return false;
+        };
+        let Some(ledger) = self.jobs.get(job) else {
+            return false;
+        };
+        let watch = &self.watches[ledger.watch];
+        let there = (0..disk.inodes.len())
+            .filter(|uid| disk.version(*uid) == *version)
+            .flat_map(|uid| disk.paths_of(uid))
+            .filter_map(|(parent, _)| disk.path_of_dir(parent))
+            .any(|dir| watch.rel_dir(&dir).is_some());
+        ledger.concluded.is_some() && !ledger.disposed && !there
+    }
+
     // ---- records became durable ----
 
     pub fn record(&mut self, record: &Record, disk: &Disk) {

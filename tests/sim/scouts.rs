@@ -469,9 +469,19 @@ fn dispose(
             }
         }
         State::Copied { dir } => {
+            let slash = place.rel.iter().rposition(|&b| b == b'/');
+            let name = place.rel[slash.map_or(0, |at| at + 1)..].to_vec();
             let Some(uid) = disk.lookup(dir, private) else {
                 return answer(Disposal::Gone);
             };
+            if !same(disk, uid, &expect) {
+                put_back(disk, dir, private, &name);
+                return answer(Disposal::Changed);
+            }
+            if lease && let Held::By(_) = lease_of(disk, uid) {
+                put_back(disk, dir, private, &name);
+                return answer(Disposal::Busy);
+            }
             let _ = disk.unlink(dir, private);
             Step {
                 unlinked: Some(uid),

@@ -1,0 +1,305 @@
+//! The end of a scan: what was missing, what was renamed, what is new.
+
+use super::Core;
+use super::files::{FileKey, version_digest};
+use super::ids::DirId;
+use super::record::Record;
+use super::settle::Waits;
+use super::time::Mono;
+use std::collections::{BTreeMap, BTreeSet};
+
+impl Core {
+    /// Ends every scan of which nothing is outstanding. Between inputs, not within one: what came with the last
+    /// listing is known then.
+    pub(super) fn end_scans(&mut self) {
+        for watch in 0..self.watches.len() as u32 {
+            self.end_scan(watch);
+        }
+    }
+
+    fn end_scan(&mut self, watch: u32) {
+        let now = self.now.mono;
+        let Some(state) = self.watches.get(watch as usize) else {
+            return;
+        };
+        if state.scan.as_ref().is_none_or(|scan| scan.outstanding > 0) || self.awaits(watch) {
+            return;
+        }
+        let Some(state) = self.watches.get_mut(watch as usize) else {
+            return;
+        };
+        let Some(scan) = state.scan.take() else {
+            return;
+        };
+        state.scan_cost_ns = u64::try_from(now.since(scan.started).as_nanos()).unwrap_or(u64::MAX);
+        let first_ever = !std::mem::replace(&mut state.scanned_ever, true);
+        state.scanned = true;
+        let id = state.id;
+        // Whatever made another one necessary may have moved files between the listings of this one.
+        let again = std::mem::take(&mut state.scan_again);
+        if !again {
+            self.find_renamed(watch, scan.started, scan.missing, scan.displaced);
+            self.dirs_missing(watch, scan.missing_dirs);
+        }
+        if first_ever {
+            self.append(Record::Scanned { watch: id });
+        }
+        if again {
+            self.release_strangers(watch);
+            self.release_jobs(watch);
+            self.start_scan(watch);
+        } else {
+            self.release(watch, Waits::ScanEnd);
+            self.release_jobs(watch);
+            self.set_poll(watch);
+        }
+    }
+
+    // ---- candidates that no probe has seen yet ----
+
+    /// Whether the end of a scan has to wait: a name that came by an event may be a missing file's new one, and
+    /// which file has it only its probe tells. What comes after the last listing is not waited for.
+    fn awaits(&mut self, watch: u32) -> bool {
+        let Some(scan) = self
+            .watches
+            .get(watch as usize)
+            .and_then(|state| state.scan.as_ref())
+        else {
+            return false;
+        };
+        if let Some(awaits) = &scan.awaits {
+            return !awaits.is_empty();
+        }
+        let awaits: BTreeSet<FileKey> = self
+            .candidates
+            .iter()
+            .filter(|(key, candidate)| !candidate.fresh && self.is_in(watch, key.dir()))
+            .map(|(key, _)| *key)
+            .collect();
+        let any = !awaits.is_empty();
+        for key in &awaits {
+            self.queue_probe(*key);
+        }
+        if let Some(scan) = self
+            .watches
+            .get_mut(watch as usize)
+            .and_then(|state| state.scan.as_mut())
+        {
+            scan.awaits = Some(awaits);
+        }
+        any
+    }
+
+    fn is_in(&self, watch: u32, dir: DirId) -> bool {
+        self.tree.get(dir).is_some_and(|node| node.watch == watch)
+    }
+
+    /// The candidate was seen, or is none any longer.
+    pub(super) fn scan_awaits_not(&mut self, key: FileKey) {
+        let Some(watch) = self.tree.get(key.dir()).map(|node| node.watch) else {
+            return;
+        };
+        let awaits = self
+            .watches
+            .get_mut(watch as usize)
+            .and_then(|state| state.scan.as_mut())
+            .and_then(|scan| scan.awaits.as_mut());
+        if let Some(awaits) = awaits {
+            awaits.remove(&key);
+        }
+    }
+
+    /// What the scan waits for was renamed before it was seen.
+    pub(super) fn scan_awaits_instead(&mut self, watch: u32, from: FileKey, to: FileKey) {
+        if !self
+            .candidates
+            .get(&to)
+            .is_some_and(|candidate| !candidate.fresh)
+        {
+            return;
+        }
+        let awaits = self
+            .watches
+            .get_mut(watch as usize)
+            .and_then(|state| state.scan.as_mut())
+            .and_then(|scan| scan.awaits.as_mut());
+        if let Some(awaits) = awaits
+            && awaits.contains(&from)
+        {
+            awaits.insert(to);
+            self.queue_probe(to);
+        }
+    }
+
+    // ---- renamed, gone, new ----
+
+    /// Missing files that are there under another name were renamed while nobody looked.
+    fn find_renamed(
+        &mut self,
+        watch: u32,
+        started: Mono,
+        missing: Vec<(FileKey, u64)>,
+        displaced: Vec<(FileKey, u64)>,
+    ) {
+        // Went by a rename whose other half was not heard, or before this one was: two directories' events may
+        // be told in another order when the watch descriptor of one was not known yet.
+        let halves: Vec<(FileKey, u64)> = self
+            .half_of
+            .range((watch, 0)..=(watch, u64::MAX))
+            .filter_map(|((_, version), half)| {
+                let half = self.renames.get(half)?;
+                Some((FileKey::new(half.dir, &half.name), *version))
+            })
+            .collect();
+        let missed = self
+            .watches
+            .get_mut(watch as usize)
+            .map(|state| std::mem::take(&mut state.missed))
+            .unwrap_or_default();
+        if missing.is_empty() && displaced.is_empty() && halves.is_empty() {
+            return;
+        }
+        let mut found: BTreeMap<u64, (FileKey, DirId, Box<[u8]>)> = BTreeMap::new();
+        for (key, candidate) in &self.candidates {
+            if self.is_in(watch, candidate.dir)
+                && let Some((version, _)) = &candidate.seen
+                && version.btime_ns != 0
+            {
+                found.insert(
+                    version_digest(version),
+                    (*key, candidate.dir, candidate.name.clone()),
+                );
+            }
+        }
+        let told = !self.polls(watch);
+        // Displaced ones go first: a missing one may have had its new name since.
+        let displaced = halves
+            .into_iter()
+            .chain(displaced)
+            .map(|(key, digest)| (key, digest, true));
+        let missing = missing
+            .into_iter()
+            .map(|(key, digest)| (key, digest, false));
+        for (key, digest, taken) in displaced.chain(missing) {
+            match found.remove(&digest) {
+                // What is remembered may have changed since the listing.
+                Some(_) if self.version_at(key) != Some(digest) => {}
+                Some((to, ..)) if to == key => {}
+                Some((to, to_dir, to_name)) => {
+                    // Events may have come since the listing: the candidate is looked at again.
+                    let candidate = self.candidates.remove(&to);
+                    if let Some((cookie, watch)) = self.half_at.get(&key).copied() {
+                        self.drop_half(cookie, watch);
+                    }
+                    self.carry(key, to_dir, &to_name);
+                    if let Some(mut candidate) = candidate {
+                        // A close before that was of the file that had the name before.
+                        candidate.closed &= candidate.hinted > started;
+                        self.candidates.insert(to, candidate);
+                        self.queue_probe(to);
+                    }
+                }
+                None if taken => {}
+                None if told || missed.contains(&(key, digest)) => self.vanished(key, digest),
+                None => {
+                    // It may have been renamed from a directory not yet listed into one that was.
+                    if let Some(state) = self.watches.get_mut(watch as usize) {
+                        state.missed.insert((key, digest));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Complete listings of their parents did not show these directories.
+    fn dirs_missing(&mut self, watch: u32, dirs: Vec<DirId>) {
+        let told = !self.polls(watch);
+        let missed = self
+            .watches
+            .get_mut(watch as usize)
+            .map(|state| std::mem::take(&mut state.missed_dirs))
+            .unwrap_or_default();
+        for dir in dirs {
+            let still = self.tree.get(dir).is_some_and(|node| {
+                self.tree
+                    .get(node.parent)
+                    .is_some_and(|parent| parent.mark != node.seen)
+            });
+            if !still {
+                continue;
+            }
+            if told || missed.contains(&dir) {
+                self.dir_missing(dir);
+            } else if let Some(state) = self.watches.get_mut(watch as usize) {
+                // Renamed while the scan was under way, perhaps; see `find_renamed`.
+                state.missed_dirs.insert(dir);
+            }
+        }
+    }
+
+    /// A complete listing did not show this directory. It is kept while anything below it is away.
+    pub(super) fn dir_missing(&mut self, dir: DirId) {
+        if !self.any_away(dir) {
+            self.dir_gone(dir);
+            return;
+        }
+        // Wherever it is now: its watch there is nobody's, and when it is back it is bound again.
+        for id in self.tree.subtree(dir) {
+            self.unwatch(id);
+            if let Some(node) = self.tree.get_mut(id) {
+                node.bound = false;
+            }
+        }
+    }
+
+    /// A complete listing did not show this version. What came under the name since then stays.
+    pub(super) fn vanished(&mut self, key: FileKey, version: u64) {
+        let mark = self.tree.get(key.dir()).map_or(0, |node| node.mark);
+        let known = self.files.get(key);
+        if known.is_some_and(|known| known.version == version && known.mark != mark && !known.away)
+        {
+            self.known_gone(key);
+        }
+        let owed = self.job_of.get(&key).and_then(|id| self.jobs.get(id));
+        if owed.is_some_and(|job| version_digest(&job.version) == version && job.mark != mark) {
+            self.job_gone(key);
+        }
+    }
+
+    /// The scan that ended is followed by another: of what waits for its end, everything goes on that no file that
+    /// is remembered or owed can have become.
+    fn release_strangers(&mut self, watch: u32) {
+        let mut waiting: BTreeMap<u64, Vec<FileKey>> = BTreeMap::new();
+        for (key, candidate) in &self.candidates {
+            if candidate.waits == Waits::ScanEnd
+                && self.is_in(watch, candidate.dir)
+                && let Some((version, _)) = &candidate.seen
+            {
+                waiting
+                    .entry(version_digest(version))
+                    .or_default()
+                    .push(*key);
+            }
+        }
+        if waiting.is_empty() {
+            return;
+        }
+        for (key, known) in self.files.iter() {
+            if !known.gone
+                && let Some(keys) = waiting.get_mut(&known.version)
+                && self.is_in(watch, key.dir())
+            {
+                keys.retain(|waits| *waits == key);
+            }
+        }
+        for job in self.jobs.values().filter(|job| job.watch == watch) {
+            if let Some(keys) = waiting.get_mut(&version_digest(&job.version)) {
+                let key = FileKey::new(job.dir, &job.name);
+                keys.retain(|waits| *waits == key);
+            }
+        }
+        for key in waiting.into_values().flatten() {
+            self.queue_probe(key);
+        }
+    }
+}
