@@ -74,6 +74,17 @@ impl Core {
         );
     }
 
+    /// The root directory is another one now, or will be the same again after a while in which everything below
+    /// it seemed to be gone.
+    fn root_moved(&mut self, watch: u32) {
+        let Some(state) = self.watches.get_mut(watch as usize) else {
+            return;
+        };
+        state.scan_again = true;
+        state.resolve_again = state.state == Root::Resolving;
+        self.resolve_root(watch);
+    }
+
     pub(super) fn resolved(&mut self, watch: u32, dir: DirId, result: Result<Resolved, i32>) {
         let Some(state) = self.watches.get_mut(watch as usize) else {
             return;
@@ -90,6 +101,11 @@ impl Core {
         }
         if !state.active {
             state.state = Root::Unknown;
+            return;
+        }
+        if std::mem::take(&mut state.resolve_again) {
+            state.state = Root::Unknown;
+            self.resolve_root(watch);
             return;
         }
         match result {
@@ -329,7 +345,7 @@ impl Core {
             }
             let lost = mask::DELETE_SELF | mask::MOVE_SELF | mask::UNMOUNT | mask::IGNORED;
             if is_root && bits & lost != 0 {
-                self.resolve_root(watch);
+                self.root_moved(watch);
             }
             return;
         }

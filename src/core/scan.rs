@@ -22,6 +22,9 @@ const ENOSPC: i32 = 28;
 const ELOOP: i32 = 40;
 const EXDEV: i32 = 18;
 
+/// How often in a row a root that was found is looked for again at once when it cannot be reached.
+const BASE_FAULTS: u8 = 4;
+
 /// A scan of one watch under way.
 #[derive(Debug)]
 pub struct Scan {
@@ -406,8 +409,16 @@ impl Core {
         node.failures = node.failures.saturating_add(1);
         let failures = node.failures;
         match fault {
-            Fault::Base(_) => {
-                self.resolve_root(watch);
+            Fault::Base(errno) => {
+                if let Some(state) = self.watches.get_mut(watch as usize) {
+                    state.scan_again = true;
+                }
+                if failures < BASE_FAULTS {
+                    self.resolve_root(watch);
+                } else {
+                    // Found each time, and never reached.
+                    self.root_missing(watch, errno);
+                }
             }
             Fault::Here(ENOENT | ENOTDIR) | Fault::Crossed(ELOOP) => {
                 if is_root {

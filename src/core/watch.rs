@@ -33,6 +33,8 @@ pub struct Watch {
     pub root: DirId,
     /// See [`Root`].
     pub state: Root,
+    /// It moved while it was looked for: to be looked for again.
+    pub resolve_again: bool,
     /// The scan under way.
     pub scan: Option<Scan>,
     /// Another scan is to follow it.
@@ -71,6 +73,7 @@ impl Watch {
             active: true,
             root: DirId(0),
             state: Root::Unknown,
+            resolve_again: false,
             scan: None,
             scan_again: false,
             scanned: false,
