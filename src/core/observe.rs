@@ -547,6 +547,7 @@ impl Core {
         for candidate in self.candidates.values_mut() {
             candidate.signal = Signal::Scan;
             candidate.hinted = self.now.mono;
+            candidate.stale = candidate.asked.is_some();
             candidate.fresh = false;
         }
         self.rescan_all("the kernel's event queue overflowed");

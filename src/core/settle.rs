@@ -149,6 +149,7 @@ impl Core {
             let seen = (stat.version, stat.ctime_ns);
             if candidate.seen.is_some() || candidate.asked.is_some() || candidate.queued {
                 // Its own probes see what the listing saw, and later.
+                candidate.fresh &= candidate.seen == Some(seen);
                 return;
             }
             candidate.seen = Some(seen);
