@@ -194,6 +194,13 @@ impl Core {
                 errno,
             },
         };
+        if job.displaced {
+            self.log_job(Level::Info, id, || {
+                "superseded: another file was renamed over it while its job ran".into()
+            });
+            self.conclude(id, Outcome::Superseded, Some(end), output);
+            return;
+        }
         match end {
             AttemptEnd::Exit(0) => self.succeeded(id, end),
             AttemptEnd::Exit(EX_DATAERR) => self.dead(id, end, output),

@@ -1,9 +1,10 @@
 //! The end of a scan: what was missing, what was renamed, what is new.
 
 use super::Core;
-use super::files::{FileKey, version_digest};
+use super::files::{FileKey, Known, version_digest};
 use super::ids::DirId;
 use super::record::Record;
+use super::replay::remembered;
 use super::settle::Waits;
 use super::time::Mono;
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +39,7 @@ impl Core {
         // Whatever made another one necessary may have moved files between the listings of this one.
         let again = std::mem::take(&mut state.scan_again);
         if !again {
+            self.find_replaced(watch, scan.replaced);
             self.find_renamed(watch, scan.started, scan.missing, scan.displaced);
             self.dirs_missing(watch, scan.missing_dirs);
         }
@@ -171,7 +173,7 @@ impl Core {
                 );
             }
         }
-        let told = !self.polls(watch);
+        let told = self.is_told(watch);
         // Displaced ones go first: a missing one may have had its new name since.
         let displaced = halves
             .into_iter()
@@ -211,9 +213,58 @@ impl Core {
         }
     }
 
+    /// Something else comes under a name. While a scan is under way what was remembered there may be a file that was
+    /// renamed before it, under a name not listed yet.
+    pub(super) fn replaced(&mut self, key: FileKey) {
+        let Some(known) = self.files.get(key).copied().filter(|known| !known.gone) else {
+            return;
+        };
+        let Some(watch) = self.tree.get(key.dir()).map(|node| node.watch) else {
+            return;
+        };
+        if let Some(scan) = self
+            .watches
+            .get_mut(watch as usize)
+            .and_then(|state| state.scan.as_mut())
+        {
+            scan.replaced.insert(known.version, known);
+        }
+    }
+
+    /// A replaced file that is there under another name: it is concluded under that.
+    fn find_replaced(&mut self, watch: u32, replaced: BTreeMap<u64, Known>) {
+        if replaced.is_empty() {
+            return;
+        }
+        let found: Vec<(FileKey, Known)> = self
+            .candidates
+            .iter()
+            .filter(|(key, candidate)| {
+                self.is_in(watch, candidate.dir) && !self.job_of.contains_key(key)
+            })
+            .filter_map(|(key, candidate)| {
+                let (version, _) = candidate.seen.as_ref()?;
+                let known = replaced.get(&version_digest(version))?;
+                (version.btime_ns != 0).then_some((*key, *known))
+            })
+            .collect();
+        for (key, known) in found {
+            let mark = self.tree.get(key.dir()).map_or(0, |node| node.mark);
+            let known = Known {
+                mark,
+                away: false,
+                ..known
+            };
+            self.record_dir(key.dir());
+            self.files.put(key, known);
+            self.append(remembered(key, &known));
+            self.queue_probe(key);
+        }
+    }
+
     /// Complete listings of their parents did not show these directories.
     fn dirs_missing(&mut self, watch: u32, dirs: Vec<DirId>) {
-        let told = !self.polls(watch);
+        let told = self.is_told(watch);
         let missed = self
             .watches
             .get_mut(watch as usize)

@@ -129,6 +129,7 @@ impl Core {
             return;
         };
         let (watch, dir, name) = (job.watch, job.dir, job.name.clone());
+        let displaced = job.displaced;
         let moved = self
             .tree
             .place(dir, &name)
@@ -160,7 +161,9 @@ impl Core {
                 });
                 self.dispose_ends(id, DisposedHow::Changed);
                 // Nobody knows how it came about: quiet time is due, as after a close.
-                self.hint(watch, dir, &name, Signal::Close, None);
+                if !displaced {
+                    self.hint(watch, dir, &name, Signal::Close, None);
+                }
             }
             Ok(Answered::Taken(number)) => {
                 let Disposal::Move { rel, .. } = disposal else {
@@ -200,7 +203,8 @@ impl Core {
                 // Its directory is not where it was. If it was renamed, a scan finds it, and in it the file,
                 // perhaps under its private name; if it is gone, the next try ends the disposition; if another
                 // one lies there, its return asks again.
-                if self.any_away(dir) {
+                if self.is_away(dir) {
+                    self.disposals_away(dir);
                     return;
                 }
                 if let Some(job) = self.jobs.get_mut(&id)
@@ -231,7 +235,8 @@ impl Core {
         };
         let key = FileKey::new(job.dir, &job.name);
         let (version, ctime_ns, mark) = (job.version, job.ctime_ns, job.mark);
-        if job.outcome != Some(Outcome::Superseded) && how != DisposedHow::Changed {
+        if job.outcome != Some(Outcome::Superseded) && how != DisposedHow::Changed && !job.displaced
+        {
             self.remember(key, &version, ctime_ns, mark);
             self.files.set_gone(key, self.seconds());
             self.set_expiry();

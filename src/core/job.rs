@@ -82,6 +82,8 @@ pub struct Job {
     pub outcome: Option<Outcome>,
     /// From the journal, and the first scan is not over.
     pub replayed: bool,
+    /// Another job's file has been renamed over its own while it ran.
+    pub displaced: bool,
     /// Mark of the last listing that saw its file.
     pub mark: u8,
     /// Its serial key.
@@ -123,6 +125,7 @@ impl Core {
             phase: Phase::Ready,
             outcome: None,
             replayed: false,
+            displaced: false,
             mark,
             key: Box::default(),
             by: Box::default(),
@@ -435,6 +438,25 @@ impl Core {
             self.enqueue(id);
         }
         self.log_job(Level::Info, id, || "renamed; its job goes along".into());
+    }
+
+    /// The file of a job that is begun was replaced by another job's: it ends superseded.
+    pub(super) fn lose_file(&mut self, key: FileKey) {
+        let Some((id, phase)) = self.live_phase(key).map(|(id, phase)| (id, phase.clone())) else {
+            return;
+        };
+        match phase {
+            Phase::Running { .. } | Phase::Disposing { .. } => {
+                if let Some(job) = self.jobs.get_mut(&id) {
+                    job.displaced = true;
+                }
+                self.job_of.remove(&key);
+            }
+            Phase::PostLook { end } => {
+                self.conclude(id, Outcome::Superseded, Some(end), Vec::new());
+            }
+            Phase::Ready | Phase::Backoff | Phase::Looking => self.supersede(id),
+        }
     }
 
     pub(super) fn mark_job(&mut self, key: FileKey, mark: u8) {

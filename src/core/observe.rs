@@ -36,6 +36,8 @@ pub(super) struct HalfRename {
     pub(super) dir: DirId,
     pub(super) name: Vec<u8>,
     is_dir: bool,
+    /// A directory that is polled may have it: its time is up after the next listing.
+    awaits_poll: bool,
     /// What is remembered or owed under the name: a listing may find it under the new one.
     version: Option<u64>,
 }
@@ -411,9 +413,17 @@ impl Core {
                     self.file_gone(from);
                 }
             }
+            let closed = from
+                .and_then(|from| self.candidates.get(&from))
+                .is_some_and(|candidate| candidate.closed);
             self.hint(watch, dir, name, Signal::Moved, None);
+            let to = FileKey::new(dir, name);
+            if let Some(candidate) = self.candidates.get_mut(&to) {
+                // A close before was of the file that had the name before.
+                candidate.closed = closed;
+            }
             if let Some(from) = from {
-                self.scan_awaits_instead(watch, from, FileKey::new(dir, name));
+                self.scan_awaits_instead(watch, from, to);
             }
         } else if bits & mask::CLOSE_WRITE != 0 {
             self.hint(watch, dir, name, Signal::Close, None);
@@ -437,6 +447,7 @@ impl Core {
                 dir,
                 name: name.to_vec(),
                 is_dir,
+                awaits_poll: false,
                 version,
             },
         );
@@ -515,6 +526,21 @@ impl Core {
             .get(&(cookie, watch))
             .and_then(|half| self.tree.place(half.dir, b""))
             .is_some_and(|place| self.lists(place.mount));
+        let told = self.is_told(watch);
+        if let Some(half) = self.renames.get_mut(&(cookie, watch))
+            && !told
+            && !std::mem::replace(&mut half.awaits_poll, true)
+        {
+            let poll = self
+                .watches
+                .get(watch as usize)
+                .map_or(RENAME_WAIT, |state| state.plan.poll);
+            self.timers.set(
+                Timer::Rename { cookie, watch },
+                self.now.mono.after(poll.saturating_add(RENAME_WAIT)),
+            );
+            return;
+        }
         if listing {
             self.timers.set(
                 Timer::Rename { cookie, watch },
@@ -717,13 +743,9 @@ impl Core {
             return;
         }
         // Whatever had the new name was replaced.
+        self.replaced(to);
         self.file_gone(to);
-        if job.is_some() && self.job_of.contains_key(&to) {
-            // The new name still belongs to a job that runs: this one cannot have it. Its file is there
-            // under the new name, and will be an arrival of its own.
-            self.file_gone(from);
-            return;
-        }
+        self.lose_file(to);
         // What a candidate under the old name was seen to be is what went; nothing there may be taken for it.
         if let Some(candidate) = self.candidates.get_mut(&from) {
             candidate.seen = None;

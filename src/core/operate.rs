@@ -316,8 +316,8 @@ impl Core {
                     node.bind = Bind::Idle;
                 }
                 node.bound = false;
-                node.unwatched = false;
             }
+            self.tree.set_unwatched(dir, false);
         }
         let Some(state) = self.watches.get_mut(watch as usize) else {
             return;

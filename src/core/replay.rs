@@ -2,7 +2,7 @@
 //! may be refused, none may be needed that compaction does not write.
 
 use super::Core;
-use super::files::{FileKey, Known, ctime_digest, version_digest};
+use super::files::{FileKey, Known, ctime_digest, name_hash, version_digest};
 use super::ids::{DirId, JobId, WatchId};
 use super::job::{Job, Phase};
 use super::record::{AttemptEnd, Disposal, DisposedHow, Outcome, Record};
@@ -129,8 +129,11 @@ impl Core {
                     return;
                 };
                 let key = FileKey::new(state.dir, &state.name);
-                self.job_of.remove(&key);
+                if self.job_of.get(&key) == Some(&job) {
+                    self.job_of.remove(&key);
+                }
                 if state.outcome != Some(Outcome::Superseded)
+                    && !state.displaced
                     && how != DisposedHow::Changed
                     && self.tree.get(state.dir).is_some()
                 {
@@ -153,6 +156,14 @@ impl Core {
             } => {
                 let from = FileKey::from_hash(dir, name_hash);
                 let to = FileKey::new(to_dir, &to_name);
+                // Whatever had the new name has lost it; written with the same name by a snapshot.
+                if let Some(job) = self
+                    .job_of
+                    .remove(&to)
+                    .and_then(|id| self.jobs.get_mut(&id))
+                {
+                    job.displaced = true;
+                }
                 // What was gone under the old name before stays there.
                 if let Some(known) = self.files.get(from).copied().filter(|known| !known.gone) {
                     self.files.take(from);
@@ -266,6 +277,7 @@ impl Core {
                 phase: Phase::Ready,
                 outcome: None,
                 replayed: true,
+                displaced: false,
                 mark: 0,
                 key: Box::default(),
                 by: Box::default(),
@@ -329,6 +341,15 @@ impl Core {
             .filter(|(_, job)| self.tree.get(job.dir).is_none())
             .map(|(id, _)| *id)
             .collect();
+        let displaced: Vec<JobId> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.displaced && !matches!(job.phase, Phase::Disposing { .. }))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in displaced {
+            self.conclude(id, Outcome::Superseded, None, Vec::new());
+        }
         for id in nowhere {
             match self.jobs.get(&id).map(|job| &job.phase) {
                 Some(Phase::Disposing { .. }) => self.dispose_ends(id, DisposedHow::Gone),
@@ -453,6 +474,18 @@ impl Core {
             .any(|id| self.files.any_away(id))
     }
 
+    /// Whether a directory, or one above it, is not there and kept because it may come back.
+    pub(super) fn is_away(&self, dir: DirId) -> bool {
+        let mut at = dir;
+        while let Some(node) = self.tree.get(at) {
+            if !node.bound && self.any_away(at) {
+                return true;
+            }
+            at = node.parent;
+        }
+        false
+    }
+
     /// Once an hour, as long as anything gone or away is remembered.
     pub(super) fn set_expiry(&mut self) {
         let (_, gone) = self.files.count();
@@ -509,7 +542,13 @@ impl Core {
         };
         let number =
             (self.last_job > 0 && !self.jobs.contains_key(&JobId(self.last_job))).then_some(number);
-        let jobs = self.jobs.iter().flat_map(|(id, job)| job_records(*id, job));
+        // Those that lost their names first: whoever comes later has the name.
+        let (displaced, others): (Vec<_>, Vec<_>) =
+            self.jobs.iter().partition(|(_, job)| job.displaced);
+        let jobs = displaced
+            .into_iter()
+            .chain(others)
+            .flat_map(|(id, job)| job_records(*id, job));
         let jobs = jobs.chain(number);
         watches.chain(dirs).chain(files).chain(jobs)
     }
@@ -532,7 +571,7 @@ impl Core {
 }
 
 /// What is remembered of a file as a record.
-fn remembered(key: FileKey, known: &Known) -> Record {
+pub(super) fn remembered(key: FileKey, known: &Known) -> Record {
     let gone = if known.gone { STATE_GONE } else { 0 };
     let away = if known.away { STATE_AWAY } else { 0 };
     Record::Remembered {
@@ -597,6 +636,14 @@ fn job_records(id: JobId, job: &Job) -> Vec<Record> {
             version: job.version,
             ctime_ns: job.ctime_ns,
             output: Vec::new(),
+        });
+    }
+    if job.displaced {
+        records.push(Record::Renamed {
+            dir: job.dir,
+            name_hash: name_hash(&job.name),
+            to_dir: job.dir,
+            to_name: job.name.to_vec(),
         });
     }
     records

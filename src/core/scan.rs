@@ -1,7 +1,7 @@
 //! First scan, overflow, doubt and poll are one operation: list, and compare with what is known.
 
 use super::ask::{Bound, Entry, Fault, Kind, Stat, Version};
-use super::files::{FileKey, version_digest};
+use super::files::{FileKey, Known, version_digest};
 use super::ids::DirId;
 use super::settle::Signal;
 use super::time::Mono;
@@ -12,7 +12,7 @@ use super::{Asked, Core, ScoutId};
 use crate::core::ask::Question;
 use crate::core::observe::errno_text;
 use crate::plan::Level;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 const ENOENT: i32 = 2;
@@ -34,6 +34,8 @@ pub struct Scan {
     pub missing: Vec<(FileKey, u64)>,
     /// The same of names that a listing showed with another version: what had them may have been renamed.
     pub displaced: Vec<(FileKey, u64)>,
+    /// What was remembered of names that others have come under meanwhile, by version.
+    pub replaced: BTreeMap<u64, Known>,
     /// Directories that a complete listing of their parent did not show.
     pub missing_dirs: Vec<DirId>,
     /// When it began.
@@ -45,6 +47,12 @@ pub struct Scan {
 impl Core {
     /// Lists the whole watch. One that is under way is followed by another.
     pub(super) fn start_scan(&mut self, watch: u32) {
+        let dirs = self.entered(watch);
+        self.scan_dirs(watch, dirs);
+    }
+
+    /// Lists these directories, and whatever is found below them that is new.
+    fn scan_dirs(&mut self, watch: u32, dirs: Vec<DirId>) {
         let started = self.now.mono;
         let Some(state) = self.watches.get_mut(watch as usize) else {
             return;
@@ -63,12 +71,13 @@ impl Core {
             outstanding: 0,
             missing: Vec::new(),
             displaced: Vec::new(),
+            replaced: BTreeMap::new(),
             missing_dirs: Vec::new(),
             started,
             awaits: None,
         });
         self.timers.clear(Timer::Poll(watch));
-        for dir in self.entered(watch) {
+        for dir in dirs {
             self.queue_bind(dir);
         }
     }
@@ -146,7 +155,7 @@ impl Core {
             Some(Ok(wd)) if self.dead_wds.contains(&wd) => {
                 // Another user of it has heard its end before this answer came.
                 let is_root = node.parent == DirId(0);
-                node.unwatched = false;
+                self.tree.set_unwatched(dir, false);
                 self.unstash(wd);
                 self.unwatch(dir);
                 self.queue_bind(dir);
@@ -155,7 +164,7 @@ impl Core {
                 }
             }
             Some(Ok(wd)) => {
-                node.unwatched = false;
+                self.tree.set_unwatched(dir, false);
                 if let Some(old) = self.tree.set_wd(dir, Some(wd)) {
                     self.out.push(super::Effect::Unwatch(old));
                 }
@@ -163,7 +172,7 @@ impl Core {
                 self.share(dir, wd);
             }
             Some(Err(errno)) => {
-                node.unwatched = true;
+                self.tree.set_unwatched(dir, true);
                 self.no_watch(watch, dir, errno);
             }
             None => {}
@@ -486,13 +495,13 @@ impl Core {
         }
     }
 
+    /// Whether events tell of everything that happens in a watch.
+    pub(super) fn is_told(&self, watch: u32) -> bool {
+        !self.polls(watch) && !self.tree.any_unwatched(watch)
+    }
+
     pub(super) fn set_poll(&mut self, watch: u32) {
-        let unwatched = || {
-            self.tree
-                .iter()
-                .any(|(_, node)| node.watch == watch && node.unwatched)
-        };
-        if !self.polls(watch) && !unwatched() {
+        if self.is_told(watch) {
             return;
         }
         let Some(state) = self.watches.get(watch as usize) else {
@@ -513,16 +522,9 @@ impl Core {
     pub(super) fn poll_due(&mut self, watch: u32) {
         if self.polls(watch) {
             self.start_scan(watch);
-            return;
-        }
-        let unwatched: Vec<DirId> = self
-            .tree
-            .iter()
-            .filter(|(_, node)| node.watch == watch && node.unwatched)
-            .map(|(id, _)| id)
-            .collect();
-        for dir in unwatched {
-            self.queue_bind(dir);
+        } else {
+            let dirs = self.tree.unwatched(watch);
+            self.scan_dirs(watch, dirs);
         }
     }
 }

@@ -626,10 +626,18 @@ impl Core {
             // Its directory went while its job ran: there is no path to remember it by.
             return;
         }
+        let digest = version_digest(version);
+        if self
+            .files
+            .get(key)
+            .is_some_and(|known| known.version != digest)
+        {
+            self.replaced(key);
+        }
         self.files.put(
             key,
             Known {
-                version: version_digest(version),
+                version: digest,
                 ctime: ctime_digest(ctime_ns),
                 at_s: self.seconds(),
                 gone: false,

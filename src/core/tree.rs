@@ -41,7 +41,7 @@ pub struct Dir {
     pub bind: Bind,
     /// Bound at least once in this life of the daemon.
     pub bound: bool,
-    /// No inotify watch was to be had: it is polled.
+    /// No inotify watch was to be had: it is polled. Set by [`Tree::set_unwatched`].
     pub unwatched: bool,
     /// Its record is in the journal.
     pub recorded: bool,
@@ -80,6 +80,7 @@ pub struct Tree {
     by_wd: BTreeSet<(i32, DirId)>,
     by_ident: BTreeMap<(u32, u64, i64), DirId>,
     bases: BTreeMap<DirId, Base>,
+    unwatched: BTreeSet<(u32, DirId)>,
     free: BTreeSet<DirId>,
     last: u32,
 }
@@ -207,6 +208,7 @@ impl Tree {
             self.by_ident.remove(&ident);
         }
         self.bases.remove(&id);
+        self.unwatched.remove(&(dir.watch, id));
         if reuse {
             self.free.insert(id);
         }
@@ -224,6 +226,35 @@ impl Tree {
             self.by_wd.insert((wd, id));
         }
         old.filter(|&old| Some(old) != wd && self.of_wd(old).is_empty())
+    }
+
+    /// Notes whether an inotify watch was refused.
+    pub fn set_unwatched(&mut self, id: DirId, unwatched: bool) {
+        let Some(dir) = self.dirs.get_mut(&id) else {
+            return;
+        };
+        dir.unwatched = unwatched;
+        if unwatched {
+            self.unwatched.insert((dir.watch, id));
+        } else {
+            self.unwatched.remove(&(dir.watch, id));
+        }
+    }
+
+    /// Whether there is any such directory in a watch.
+    pub fn any_unwatched(&self, watch: u32) -> bool {
+        self.unwatched
+            .range((watch, DirId(0))..=(watch, DirId(u32::MAX)))
+            .next()
+            .is_some()
+    }
+
+    /// Directories of a watch for which no inotify watch was to be had.
+    pub fn unwatched(&self, watch: u32) -> Vec<DirId> {
+        self.unwatched
+            .range((watch, DirId(0))..=(watch, DirId(u32::MAX)))
+            .map(|(_, id)| *id)
+            .collect()
     }
 
     /// Every directory that a watch descriptor stands for: one for each watch that sees it.
@@ -362,11 +393,6 @@ impl Tree {
             }
         }
         (self.dirs.len(), wds)
-    }
-
-    /// All directories.
-    pub fn iter(&self) -> impl Iterator<Item = (DirId, &Dir)> {
-        self.dirs.iter().map(|(id, dir)| (*id, dir))
     }
 }
 
