@@ -413,14 +413,12 @@ impl Core {
                     self.file_gone(from);
                 }
             }
-            let closed = from
-                .and_then(|from| self.candidates.get(&from))
-                .is_some_and(|candidate| candidate.closed);
             self.hint(watch, dir, name, Signal::Moved, None);
             let to = FileKey::new(dir, name);
             if let Some(candidate) = self.candidates.get_mut(&to) {
-                // A close before was of the file that had the name before.
-                candidate.closed = closed;
+                // A close before was of the file that had the name before; and the rename itself has set the ctime
+                // by which a close tells a rewrite.
+                candidate.closed = false;
             }
             if let Some(from) = from {
                 self.scan_awaits_instead(watch, from, to);
