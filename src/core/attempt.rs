@@ -233,6 +233,13 @@ impl Core {
                 return;
             }
         }
+        if self.tree.get(job.dir).is_none() {
+            self.log_job(Level::Info, id, || {
+                format!("{}; its directory is gone: not tried again", describe(end))
+            });
+            self.conclude(id, Outcome::Gone, Some(end), output);
+            return;
+        }
         job.cut_short = end == AttemptEnd::CutShort;
         let wait = if counts {
             let backoff = watch.plan.backoff;

@@ -65,6 +65,10 @@ pub fn version_digest(version: &Version) -> u64 {
     u64::from_le_bytes(first)
 }
 
+/// The file was renamed, which changes its change time, and was not looked at since. Also what [`ctime_digest`]
+/// makes of 0.
+pub const CTIME_UNKNOWN: u32 = 0;
+
 /// 32 bits that stand for a change time.
 pub fn ctime_digest(ctime_ns: i64) -> u32 {
     let x = (ctime_ns as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);

@@ -433,6 +433,7 @@ impl Core {
             job.dir = dir;
             job.name = name.into();
             job.mark = mark;
+            job.ctime_ns = 0;
         }
         if waiting {
             self.enqueue(id);

@@ -1,7 +1,7 @@
 //! Events become hints. Roots are found, lost and found again; mounts come and go.
 
 use super::ask::{Resolved, Version};
-use super::files::{FileKey, Known, version_digest};
+use super::files::{CTIME_UNKNOWN, FileKey, Known, version_digest};
 use super::ids::{AskId, DirId, MountId};
 use super::record::Record;
 use super::select::Verdict;
@@ -764,6 +764,7 @@ impl Core {
                 Known {
                     mark,
                     away: false,
+                    ctime: CTIME_UNKNOWN,
                     ..known
                 },
             );

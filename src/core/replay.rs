@@ -2,7 +2,7 @@
 //! may be refused, none may be needed that compaction does not write.
 
 use super::Core;
-use super::files::{FileKey, Known, ctime_digest, name_hash, version_digest};
+use super::files::{CTIME_UNKNOWN, FileKey, Known, ctime_digest, name_hash, version_digest};
 use super::ids::{DirId, JobId, WatchId};
 use super::job::{Job, Phase};
 use super::record::{AttemptEnd, Disposal, DisposedHow, Outcome, Record};
@@ -171,6 +171,7 @@ impl Core {
                         to,
                         Known {
                             away: false,
+                            ctime: CTIME_UNKNOWN,
                             ..known
                         },
                     );
@@ -180,6 +181,7 @@ impl Core {
                     if let Some(job) = self.jobs.get_mut(&id) {
                         job.dir = to_dir;
                         job.name = to_name.into();
+                        job.ctime_ns = 0;
                     }
                 }
             }

@@ -3,12 +3,13 @@
 
 use super::Core;
 use super::ask::{Facts, Fault, Held, Kind, Stat, Version};
-use super::files::{FileKey, Known, ctime_digest, version_digest};
+use super::files::{CTIME_UNKNOWN, FileKey, Known, ctime_digest, version_digest};
 use super::ids::{AskId, DirId};
 use super::job::Phase;
 use super::observe::errno_text;
 use super::operate::Mode;
 use super::record::Record;
+use super::replay::remembered;
 use super::time::{Mono, Wall};
 use super::timers::Timer;
 use crate::plan::{Level, OnCtime};
@@ -365,6 +366,7 @@ impl Core {
         candidate.fresh = true;
         let closed = candidate.closed;
         if self.is_concluded(watch, key, &facts.stat, closed) {
+            self.learn_ctime(key, &facts.stat);
             self.drop_candidate(key);
             return;
         }
@@ -522,7 +524,7 @@ impl Core {
                 // The attempt to come reads what is there then.
                 Phase::Ready | Phase::Backoff | Phase::Looking => return true,
                 Phase::Running { .. } | Phase::PostLook { .. } => {
-                    return only_ctime(job.ctime_ns == stat.ctime_ns);
+                    return only_ctime(job.ctime_ns == 0 || job.ctime_ns == stat.ctime_ns);
                 }
                 Phase::Disposing { .. } => {}
             }
@@ -533,7 +535,22 @@ impl Core {
         if known.version != version_digest(&stat.version) {
             return false;
         }
-        only_ctime(known.ctime == ctime_digest(stat.ctime_ns))
+        only_ctime(known.ctime == CTIME_UNKNOWN || known.ctime == ctime_digest(stat.ctime_ns))
+    }
+
+    /// A concluded file was looked at for the first time since it was renamed.
+    fn learn_ctime(&mut self, key: FileKey, stat: &Stat) {
+        let Some(known) = self.files.get(key).copied() else {
+            return;
+        };
+        if known.ctime == CTIME_UNKNOWN && known.version == version_digest(&stat.version) {
+            let known = Known {
+                ctime: ctime_digest(stat.ctime_ns),
+                ..known
+            };
+            self.files.put(key, known);
+            self.append(remembered(key, &known));
+        }
     }
 
     /// The evidence is all there.
