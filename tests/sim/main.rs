@@ -72,8 +72,12 @@ fn seeds() {
     let first = number("SETTLED_SIM_FIRST").unwrap_or(1);
     let count = number("SETTLED_SIM_SEEDS").unwrap_or(1500);
     let most = number("SETTLED_SIM_FAILURES").unwrap_or(1);
+    let workers = number("SETTLED_SIM_WORKERS").unwrap_or_else(|| {
+        std::thread::available_parallelism().map_or(1, |workers| workers.get() as u64)
+    });
     let next = AtomicU64::new(first);
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    // Seeds above the lowest that failed are of no interest where one failure is enough.
+    let end = AtomicU64::new(first + count);
     let mut failed: Vec<(u64, String)> = Vec::new();
     let mut total = Tally::default();
     std::thread::scope(|scope| {
@@ -84,13 +88,16 @@ fn seeds() {
                     let mut total = Tally::default();
                     loop {
                         let seed = next.fetch_add(1, Ordering::Relaxed);
-                        if seed >= first + count || failed.len() as u64 >= most {
+                        if seed >= end.load(Ordering::Relaxed) || failed.len() as u64 >= most {
                             return (failed, total);
                         }
                         let (tally, violation) = run(seed);
                         total.add(&tally);
                         if let Some(violation) = violation {
                             failed.push((seed, violation));
+                            if most == 1 {
+                                end.fetch_min(seed, Ordering::Relaxed);
+                            }
                         }
                     }
                 })
@@ -110,11 +117,11 @@ fn seeds() {
         }
     }
     if let Some((seed, violation)) = failed.first() {
-        if most == 1 {
+        if most == 1 && number("SETTLED_SIM_TELL") != Some(0) {
             tell(*seed);
         }
         panic!(
-            "seed {seed}: {violation}\nagain: SETTLED_SIM_SEED={seed} cargo test --test sim seeds -- --nocapture"
+            "\nseed {seed}: {violation}\nagain: SETTLED_SIM_SEED={seed} cargo test --test sim seeds -- --nocapture"
         );
     }
 }

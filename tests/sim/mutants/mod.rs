@@ -1,45 +1,122 @@
-//! Can the simulator find faults? Each of a list of deliberate ones is put into a copy of the sources, built,
-//! and run until a schedule fails.
+//! Can the simulator find faults? Deliberate ones are put into a copy of the sources, all at once, each
+//! behind a question; the copy is built once, and run with one fault after another until a schedule fails.
+//! A schedule counts only if it passes without the fault.
 //!
 //! ```text
-//! cargo test --release --test sim -- --ignored mutants --nocapture      all
+//! cargo test --release --test sim -- --ignored mutants --nocapture      all, and the copy without any
 //! SETTLED_SIM_MUTANT=flush ...                                          those with that in their names
 //! SETTLED_SIM_SEEDS=100000 ...                                          schedules for each, at most
 //! ```
 
-mod list;
+mod acting;
+mod journal;
+mod observing;
+mod remembering;
+mod working;
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+/// A deliberate fault. `MUTANT` in `new` is true while this fault is at work; else the text must do what
+/// `old` does.
 pub struct Mutant {
     pub name: &'static str,
     pub file: &'static str,
+    /// What is there, once.
     pub old: &'static str,
     pub new: &'static str,
 }
 
+/// All of them; the first has number 1.
+fn all() -> Vec<&'static Mutant> {
+    [
+        observing::ALL,
+        working::ALL,
+        remembering::ALL,
+        acting::ALL,
+        journal::ALL,
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
 impl Mutant {
-    /// The mutated text; an error if the list has not kept up with the sources.
-    fn apply(&self, text: &str) -> Result<String, String> {
-        match text.matches(self.old).count() {
-            1 => Ok(text.replacen(self.old, self.new, 1)),
-            n => Err(format!(
-                "{}: its text is {n} times in {}",
+    /// Where its text is; an error if the list has not kept up with the sources.
+    fn place(&self, text: &str) -> Result<Range<usize>, String> {
+        let mut found = text.match_indices(self.old);
+        match (found.next(), found.next()) {
+            (Some((at, old)), None) => Ok(at..at + old.len()),
+            _ => Err(format!(
+                "{}: its text is not once in {}",
                 self.name, self.file
             )),
         }
     }
+
+    /// Its text, asking for its number.
+    fn guarded(&self, number: usize) -> String {
+        let krate = if self.file.starts_with("src/") {
+            "crate"
+        } else {
+            "settled"
+        };
+        self.new
+            .replace("MUTANT", &format!("{krate}::mutant({number})"))
+    }
+}
+
+/// Puts all faults of one file into its text.
+///
+/// # Errors
+/// One is not there, or two want the same place.
+fn mutated(file: &str, text: &str) -> Result<String, String> {
+    let mut places = Vec::new();
+    for (at, mutant) in all().into_iter().enumerate() {
+        if mutant.file == file {
+            places.push((mutant.place(text)?, mutant, at + 1));
+        }
+    }
+    places.sort_by_key(|(place, ..)| place.start);
+    let mut out = String::new();
+    let mut from = 0;
+    for (place, mutant, number) in places {
+        if place.start < from {
+            return Err(format!("{}: another fault has its place", mutant.name));
+        }
+        out.push_str(&text[from..place.start]);
+        out.push_str(&mutant.guarded(number));
+        from = place.end;
+    }
+    out.push_str(&text[from..]);
+    Ok(out)
 }
 
 fn here() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Only what the simulator needs: the rest of the library would be built each time for nothing.
-const LIBRARY: &str = "pub mod core;\npub mod journal;\npub mod plan;\npub mod sys;\n";
+/// Only what the simulator needs; which fault is at work comes with the environment.
+const LIBRARY: &str = "\
+pub mod core;
+pub mod journal;
+pub mod plan;
+pub mod sys;
+
+static MUTANT: std::sync::LazyLock<usize> = std::sync::LazyLock::new(|| {
+    std::env::var(\"SETTLED_SIM_FAULT\").ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+});
+
+#[inline]
+pub fn mutant(number: usize) -> bool {
+    *MUTANT == number
+}
+";
 
 fn copy(from: &Path, to: &Path) {
     if from.is_dir() {
@@ -53,13 +130,21 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A copy of the sources whose only test is the simulator.
+/// A copy of the sources with all faults in it, whose only test is the simulator.
 fn scratch() -> PathBuf {
     let tree = here().join("target/mutants");
     let _ = fs::remove_dir_all(&tree);
     fs::create_dir_all(tree.join("tests")).expect("a directory");
     for part in ["src", "tests/sim", "tests/journal_support", "Cargo.lock"] {
         copy(&here().join(part), &tree.join(part));
+    }
+    let mut files: Vec<&str> = all().iter().map(|mutant| mutant.file).collect();
+    files.sort_unstable();
+    files.dedup();
+    for file in files {
+        let text = fs::read_to_string(tree.join(file)).expect("a source");
+        let text = mutated(file, &text).expect("the list keeps up with the sources");
+        fs::write(tree.join(file), text).expect("a source");
     }
     fs::write(tree.join("src/lib.rs"), LIBRARY).expect("the library");
     let manifest = fs::read_to_string(here().join("Cargo.toml")).expect("Cargo.toml");
@@ -89,7 +174,7 @@ fn scratch() -> PathBuf {
 }
 
 /// Builds the copy; the path of the test program.
-fn build(tree: &Path) -> Result<PathBuf, String> {
+fn build(tree: &Path) -> PathBuf {
     let output = Command::new(env!("CARGO"))
         .current_dir(tree)
         .args([
@@ -104,11 +189,11 @@ fn build(tree: &Path) -> Result<PathBuf, String> {
         .env("CARGO_PROFILE_RELEASE_LTO", "off")
         .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
-        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "2")
         .env("CARGO_PROFILE_RELEASE_INCREMENTAL", "true")
         .env("RUSTFLAGS", "-Awarnings")
         .output()
-        .map_err(|error| error.to_string())?;
+        .expect("cargo");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let program = text
         .lines()
@@ -116,16 +201,23 @@ fn build(tree: &Path) -> Result<PathBuf, String> {
         .and_then(|line| line.split('(').nth(1)?.strip_suffix(')'))
         .map(PathBuf::from);
     match program {
-        Some(program) if output.status.success() => Ok(program),
-        _ => Err(text),
+        Some(program) if output.status.success() => program,
+        _ => panic!("the copy with the faults in it cannot be built:\n{text}"),
     }
 }
 
-/// Runs it: the seed of the first schedule that fails, and what was wrong.
-fn hunt(program: &Path, seeds: &str) -> Option<String> {
-    let output = Command::new(program)
+/// Runs schedules `from..=to` with one fault at work (0: none): the first that fails, and what was wrong.
+fn first_failure(program: &Path, fault: usize, from: u64, to: u64) -> Option<(u64, String)> {
+    // A fault may make the core go round for ever.
+    let output = Command::new("timeout")
+        .arg("600")
+        .arg(program)
         .args(["--exact", "seeds", "--nocapture"])
-        .env("SETTLED_SIM_SEEDS", seeds)
+        .env("SETTLED_SIM_FAULT", fault.to_string())
+        .env("SETTLED_SIM_FIRST", from.to_string())
+        .env("SETTLED_SIM_SEEDS", (to + 1 - from).to_string())
+        .env("SETTLED_SIM_WORKERS", "1")
+        .env("SETTLED_SIM_TELL", "0")
         .env_remove("SETTLED_SIM_SEED")
         .env("RUST_BACKTRACE", "0")
         .output()
@@ -134,55 +226,83 @@ fn hunt(program: &Path, seeds: &str) -> Option<String> {
         return None;
     }
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    let line = text.lines().rfind(|line| line.starts_with("seed "));
-    let line = line.unwrap_or("it ended without a word");
-    Some(line.chars().take(150).collect())
+    let said = text.lines().rev().find_map(|line| {
+        let (seed, why) = line.strip_prefix("seed ")?.split_once(": ")?;
+        Some((seed.parse().ok()?, why.to_owned()))
+    });
+    Some(said.unwrap_or((from, "it did not end".into())))
 }
 
-/// Every deliberate fault is caught.
-#[test]
-#[ignore = "builds the simulator once for each fault: some ten minutes"]
-fn mutants() {
-    let only = std::env::var("SETTLED_SIM_MUTANT").unwrap_or_default();
-    let seeds = std::env::var("SETTLED_SIM_SEEDS").unwrap_or_else(|_| "20000".into());
-    let tree = scratch();
-    let mut missed = Vec::new();
-    let chosen = list::ALL
-        .iter()
-        .filter(|mutant| mutant.name.contains(&only));
-    for mutant in chosen {
-        let began = Instant::now();
-        let file = tree.join(mutant.file);
-        let text = fs::read_to_string(&file).expect("a source");
-        let result = mutant.apply(&text).and_then(|mutated| {
-            fs::write(&file, mutated).expect("a source");
-            let program = build(&tree);
-            fs::write(&file, &text).expect("a source");
-            Ok(hunt(&program?, &seeds))
-        });
-        let seconds = began.elapsed().as_secs();
-        match result {
-            Ok(Some(violation)) => {
-                println!("caught      {seconds:>4} s  {}: {violation}", mutant.name)
-            }
-            Ok(None) => {
-                println!("NOT CAUGHT  {seconds:>4} s  {}", mutant.name);
-                missed.push(mutant.name.to_owned());
-            }
-            Err(error) => {
-                println!("NOT BUILT   {seconds:>4} s  {}: {error}", mutant.name);
-                missed.push(mutant.name.to_owned());
-            }
+/// The first of the schedules that fails with the fault and passes without it.
+fn hunt(program: &Path, fault: usize, schedules: u64) -> Option<(u64, String)> {
+    let mut from = 1;
+    loop {
+        let (seed, why) = first_failure(program, fault, from, schedules)?;
+        if first_failure(program, 0, seed, seed).is_none() {
+            return Some((seed, why));
+        }
+        from = seed + 1;
+        if from > schedules {
+            return None;
         }
     }
-    assert!(missed.is_empty(), "not caught: {}", missed.join(", "));
+}
+
+/// Every deliberate fault is caught, and without any nothing is.
+#[test]
+#[ignore = "builds the simulator with the faults in it, and runs it with each: some minutes"]
+fn mutants() {
+    let only = std::env::var("SETTLED_SIM_MUTANT").unwrap_or_default();
+    let schedules = crate::number("SETTLED_SIM_SEEDS").unwrap_or(20_000);
+    let began = Instant::now();
+    let program = build(&scratch());
+    println!("built in {} s", began.elapsed().as_secs());
+    let names = std::iter::once("(no fault)").chain(all().into_iter().map(|mutant| mutant.name));
+    let chosen: Vec<(usize, &str)> = names
+        .enumerate()
+        .filter(|(number, name)| *number == 0 || name.contains(&only))
+        .collect();
+    let next = AtomicUsize::new(0);
+    let wrong = Mutex::new(Vec::new());
+    println!("{:<58} {:>9}  rule of the oracle", "fault", "schedules");
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some((number, name)) =
+                    chosen.get(next.fetch_add(1, Ordering::Relaxed)).copied()
+                {
+                    let found = if number == 0 {
+                        first_failure(&program, 0, 1, schedules)
+                    } else {
+                        hunt(&program, number, schedules)
+                    };
+                    let (after, what) = match &found {
+                        Some((seed, why)) => (*seed, why.chars().take(90).collect()),
+                        None if number == 0 => (schedules, "passes".to_owned()),
+                        None => (schedules, "NOT CAUGHT".to_owned()),
+                    };
+                    println!("{name:<58} {after:>9}  {what}");
+                    if found.is_some() == (number == 0) {
+                        wrong.lock().expect("the list").push(name);
+                    }
+                }
+            });
+        }
+    });
+    println!(
+        "{} faults in {} s",
+        chosen.len() - 1,
+        began.elapsed().as_secs()
+    );
+    let wrong = wrong.into_inner().expect("the list");
+    assert!(wrong.is_empty(), "not as it must be: {}", wrong.join(", "));
 }
 
 /// The list keeps up with the sources: a fault whose text is gone would be found by nobody.
 #[test]
 fn every_mutant_still_applies() {
-    for mutant in list::ALL {
+    for mutant in all() {
         let text = fs::read_to_string(here().join(mutant.file)).expect("a source");
-        mutant.apply(&text).expect("the mutant's text");
+        mutated(mutant.file, &text).expect("the mutant's text");
     }
 }

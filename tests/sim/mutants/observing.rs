@@ -1,0 +1,283 @@
+//! Faults in observing and settling.
+
+use super::Mutant;
+
+/// See [`Mutant`].
+pub const ALL: &[Mutant] = &[
+    Mutant {
+        name: "drop the overflow",
+        file: "src/core/mod.rs",
+        old: r##"Input::Overflow => self.overflow(),"##,
+        new: r##"Input::Overflow if MUTANT => {}
+            Input::Overflow => self.overflow(),"##,
+    },
+    Mutant {
+        name: "never list after an overflow",
+        file: "src/core/observe.rs",
+        old: r##"                self.resolve_root(watch);
+            } else {
+                self.start_scan(watch);
+            }
+        }
+    }
+
+    // ---- selection ----"##,
+        new: r##"                self.resolve_root(watch);
+            } else if !MUTANT {
+                self.start_scan(watch);
+            }
+        }
+    }
+
+    // ---- selection ----"##,
+    },
+    Mutant {
+        name: "forget the quiet timer",
+        file: "src/core/settle.rs",
+        old: r##"        if at <= now {
+            self.queue_probe(key);
+        } else {
+            self.timers.set(Timer::Candidate(key), at);
+        }"##,
+        new: r##"        if at <= now {
+            self.queue_probe(key);
+        } else if !MUTANT {
+            self.timers.set(Timer::Candidate(key), at);
+        }"##,
+    },
+    Mutant {
+        name: "no quiet time",
+        file: "src/core/settle.rs",
+        old: r##"if !quiet.is_zero() && until > now {"##,
+        new: r##"if !MUTANT && !quiet.is_zero() && until > now {"##,
+    },
+    Mutant {
+        name: "ignore the lease's answer",
+        file: "src/core/settle.rs",
+        old: r##"    if let Held::By(_) = facts.lease {
+        return Some(Waits::Writer);
+    }
+"##,
+        new: r##"    if let Held::By(_) = facts.lease
+        && !MUTANT
+    {
+        return Some(Waits::Writer);
+    }
+"##,
+    },
+    Mutant {
+        name: "ignore the lock's answer",
+        file: "src/core/settle.rs",
+        old: r##"    if let Held::By(pid) = facts.lock {
+        return Some(Waits::Lock(pid));
+    }
+"##,
+        new: r##"    if let Held::By(pid) = facts.lock
+        && !MUTANT
+    {
+        return Some(Waits::Lock(pid));
+    }
+"##,
+    },
+    Mutant {
+        name: "trust a lease on a remote mount",
+        file: "src/core/observe.rs",
+        old: r##".is_some_and(|mount| !mount.remote_writers)"##,
+        new: r##".is_some_and(|mount| MUTANT || !mount.remote_writers)"##,
+    },
+    Mutant {
+        name: "forget the baseline",
+        file: "src/core/settle.rs",
+        old: r##"        self.append(Record::Baseline {
+            dir,
+            name: name.to_vec(),
+            version: stat.version,
+            ctime_ns: stat.ctime_ns,
+        });
+"##,
+        new: r##"        if !MUTANT {
+            self.append(Record::Baseline {
+                dir,
+                name: name.to_vec(),
+                version: stat.version,
+                ctime_ns: stat.ctime_ns,
+            });
+        }
+"##,
+    },
+    Mutant {
+        name: "a baseline for ever",
+        file: "src/core/scan.rs",
+        old: r##"            self.append(Record::Scanned { watch: id });"##,
+        new: r##"if !MUTANT { self.append(Record::Scanned { watch: id }); }"##,
+    },
+    Mutant {
+        name: "drop a Gone",
+        file: "src/core/observe.rs",
+        old: r##"            self.append(Record::Gone {
+                dir: key.dir(),
+                name_hash: key.hash(),
+            });
+"##,
+        new: r##"            if !MUTANT {
+                self.append(Record::Gone {
+                    dir: key.dir(),
+                    name_hash: key.hash(),
+                });
+            }
+"##,
+    },
+    Mutant {
+        name: "lose a Renamed",
+        file: "src/core/observe.rs",
+        old: r##"        self.append(Record::Renamed {
+            dir: from.dir(),
+            name_hash: from.hash(),
+            to_dir,
+            to_name: to_name.to_vec(),
+        });
+"##,
+        new: r##"        if !MUTANT {
+            self.append(Record::Renamed {
+                dir: from.dir(),
+                name_hash: from.hash(),
+                to_dir,
+                to_name: to_name.to_vec(),
+            });
+        }
+"##,
+    },
+    Mutant {
+        name: "lose a DirGone",
+        file: "src/core/observe.rs",
+        old: r##"                self.append(Record::DirGone { dir: id });"##,
+        new: r##"if !MUTANT { self.append(Record::DirGone { dir: id }); }"##,
+    },
+    Mutant {
+        name: "lose a directory's new name",
+        file: "src/core/observe.rs",
+        old: r##"                self.record_dir_again(moved);"##,
+        new: r##"if !MUTANT { self.record_dir_again(moved); }"##,
+    },
+    Mutant {
+        name: "do not wait for the end of a scan",
+        file: "src/core/settle.rs",
+        old: r##"            && state.scan.is_some()
+            && state.history
+        {"##,
+        new: r##"            && state.scan.is_some()
+            && !MUTANT
+            && state.history
+        {"##,
+    },
+    Mutant {
+        name: "no second half in a listing",
+        file: "src/core/scan.rs",
+        old: r##"        self.find_half(watch, dir, name, &stat.version);
+"##,
+        new: r##"        if !MUTANT {
+            self.find_half(watch, dir, name, &stat.version);
+        }
+"##,
+    },
+    Mutant {
+        name: "a file that went away is still remembered",
+        file: "src/core/observe.rs",
+        old: r##"        self.drop_candidate(key);
+        self.known_gone(key);
+        self.job_gone(key);"##,
+        new: r##"        self.drop_candidate(key);
+        if !MUTANT {
+            self.known_gone(key);
+        }
+        self.job_gone(key);"##,
+    },
+    Mutant {
+        name: "new directories are not listed",
+        file: "src/core/observe.rs",
+        old: r##"        for id in self.tree.subtree(child) {
+            self.queue_bind(id);
+        }"##,
+        new: r##"        for id in self.tree.subtree(child).into_iter().filter(|_| !MUTANT) {
+            self.queue_bind(id);
+        }"##,
+    },
+    Mutant {
+        name: "a probe from before the last event is believed",
+        file: "src/core/settle.rs",
+        old: r##"        if stale {
+            // What was asked"##,
+        new: r##"        if stale && !MUTANT {
+            // What was asked"##,
+    },
+    Mutant {
+        name: "the mount's attribute cache is forgotten",
+        file: "src/core/settle.rs",
+        old: r##"QUIET_WITHOUT_LEASE.max(Duration::from_secs(cache.into()))"##,
+        new: r##"QUIET_WITHOUT_LEASE.max(Duration::from_secs(if MUTANT { 0 } else { cache.into() }))"##,
+    },
+    Mutant {
+        name: "ignore the flock's answer",
+        file: "src/core/settle.rs",
+        old: r##"    if let Held::By(_) = facts.flock {"##,
+        new: r##"    if let Held::By(_) = facts.flock
+        && !MUTANT
+    {"##,
+    },
+    Mutant {
+        name: "settle where there is no room to remember it",
+        file: "src/core/settle.rs",
+        old: r##"if !self.room || self.mode != Mode::Running {"##,
+        new: r##"if !self.room && !MUTANT || self.mode != Mode::Running {"##,
+    },
+    Mutant {
+        name: "a directory that cannot be read counts as empty",
+        file: "src/core/scan.rs",
+        old: r##"            Fault::Here(errno) | Fault::Crossed(errno) => {
+                if failures == 1 {"##,
+        new: r##"            Fault::Here(_) if MUTANT => return self.listed(dir),
+            Fault::Here(errno) | Fault::Crossed(errno) => {
+                if failures == 1 {"##,
+    },
+    Mutant {
+        name: "a listing cut short counts as whole",
+        file: "src/core/mod.rs",
+        old: r##"                    Err(fault) => self.bind_failed(dir, fault),
+                }
+            }
+            (Asked::Probe"##,
+        new: r##"                    Err(_) if MUTANT => self.listed(dir),
+                    Err(fault) => self.bind_failed(dir, fault),
+                }
+            }
+            (Asked::Probe"##,
+    },
+    Mutant {
+        name: "a directory that is gone stays watched",
+        file: "src/core/scan.rs",
+        old: r##"            && self.tree.of_wd(wd).is_empty()
+        {"##,
+        new: r##"            && self.tree.of_wd(wd).is_empty()
+            && !MUTANT
+        {"##,
+    },
+    Mutant {
+        name: "a name that left by a rename is never given up",
+        file: "src/core/mod.rs",
+        old: r##"Timer::Rename { cookie, watch } => self.rename_due(cookie, watch),"##,
+        new: r##"Timer::Rename { .. } if MUTANT => {}
+                Timer::Rename { cookie, watch } => self.rename_due(cookie, watch),"##,
+    },
+    Mutant {
+        name: "no limit of listings in flight",
+        file: "src/core/lane.rs",
+        old: r##"while self.lane(mount).binds_asked < BINDS_MAX {"##,
+        new: r##"while MUTANT || self.lane(mount).binds_asked < BINDS_MAX {"##,
+    },
+    Mutant {
+        name: "no limit of probes in flight",
+        file: "src/core/lane.rs",
+        old: r##"while self.lane(mount).probes_asked < PROBES_MAX {"##,
+        new: r##"while MUTANT || self.lane(mount).probes_asked < PROBES_MAX {"##,
+    },
+];

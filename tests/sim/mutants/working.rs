@@ -1,0 +1,246 @@
+//! Faults in dispatch, retries and dispositions.
+
+use super::Mutant;
+
+/// See [`Mutant`].
+pub const ALL: &[Mutant] = &[
+    Mutant {
+        name: "no lease in the look before the attempt",
+        file: "src/core/attempt.rs",
+        old: r##"let lease = self.lease_can_be_trusted(place.mount);"##,
+        new: r##"let lease = !MUTANT && self.lease_can_be_trusted(place.mount);"##,
+    },
+    Mutant {
+        name: "forget to mark recovered",
+        file: "src/core/attempt.rs",
+        old: r##"let recovered = std::mem::take(&mut job.cut_short);"##,
+        new: r##"let recovered = std::mem::take(&mut job.cut_short) && !MUTANT;"##,
+    },
+    Mutant {
+        name: "count an attempt that was cut short",
+        file: "src/core/attempt.rs",
+        old: r##"AttemptEnd::StillWritten | AttemptEnd::CutShort => self.again(id, end, output, false),"##,
+        new: r##"AttemptEnd::StillWritten | AttemptEnd::CutShort => self.again(id, end, output, MUTANT),"##,
+    },
+    Mutant {
+        name: "double dispatch",
+        file: "src/core/attempt.rs",
+        old: r##"            self.out.push(Effect::Spawn(Box::new(order)));"##,
+        new: r##"            if MUTANT {
+                self.out.push(Effect::Spawn(Box::new(order.clone())));
+            }
+            self.out.push(Effect::Spawn(Box::new(order)));"##,
+    },
+    Mutant {
+        name: "no limit of attempts",
+        file: "src/core/attempt.rs",
+        old: r##"if job.counted >= watch.plan.attempts {"##,
+        new: r##"if !MUTANT && job.counted >= watch.plan.attempts {"##,
+    },
+    Mutant {
+        name: "no limit of what runs at once",
+        file: "src/core/attempt.rs",
+        old: r##"while idle < self.watches.len() && self.runs.len() < self.daemon.concurrency as usize {"##,
+        new: r##"while idle < self.watches.len() && (MUTANT || self.runs.len() < self.daemon.concurrency as usize) {"##,
+    },
+    Mutant {
+        name: "ignore the serial key",
+        file: "src/core/watch.rs",
+        old: r##"let queue = Queue::new(plan.serial);"##,
+        new: r##"let queue = Queue::new(plan.serial && !MUTANT);"##,
+    },
+    Mutant {
+        name: "a retry lets its key go",
+        file: "src/core/job.rs",
+        old: r##"            if begun {
+                watch.queue.hold(id, &key);
+            }
+"##,
+        new: r##"            if begun && !MUTANT {
+                watch.queue.hold(id, &key);
+            }
+"##,
+    },
+    Mutant {
+        name: "the rank in the queue is that of now",
+        file: "src/core/job.rs",
+        old: r##"        job.by = rank.by.clone();
+"##,
+        new: r##"        if !MUTANT {
+            job.by = rank.by.clone();
+        }
+"##,
+    },
+    Mutant {
+        name: "forget the retry",
+        file: "src/core/attempt.rs",
+        old: r##"        self.timers.set(Timer::Retry(id), self.now.mono.after(wait));
+"##,
+        new: r##"        if !MUTANT {
+            self.timers.set(Timer::Retry(id), self.now.mono.after(wait));
+        }
+"##,
+    },
+    Mutant {
+        name: "forget the timeout",
+        file: "src/core/attempt.rs",
+        old: r##"            self.timers
+                .set(Timer::Kill(id), self.now.mono.after(timeout));
+"##,
+        new: r##"            if !MUTANT {
+                self.timers
+                    .set(Timer::Kill(id), self.now.mono.after(timeout));
+            }
+"##,
+    },
+    Mutant {
+        name: "accept what was there before the run",
+        file: "src/core/attempt.rs",
+        old: r##"if accept || heard {"##,
+        new: r##"if accept && !MUTANT || heard {"##,
+    },
+    Mutant {
+        name: "what was heard while its job ran is not looked at",
+        file: "src/core/attempt.rs",
+        old: r##"if job.version == stat.version {
+            self.done(id, end);"##,
+        new: r##"if MUTANT || job.version == stat.version {
+            self.done(id, end);"##,
+    },
+    Mutant {
+        name: "forget a Retarget",
+        file: "src/core/dispose.rs",
+        old: r##"                self.append(Record::Retarget { job: id, rel: next });"##,
+        new: r##"if !MUTANT { self.append(Record::Retarget { job: id, rel: next }); }"##,
+    },
+    Mutant {
+        name: "a taken target counts as done",
+        file: "src/core/dispose.rs",
+        old: r##"            Ok(Answered::Done) => self.dispose_ends(id, DisposedHow::Done),"##,
+        new: r##"Ok(Answered::Taken(_)) if MUTANT => self.dispose_ends(id, DisposedHow::Done),
+            Ok(Answered::Done) => self.dispose_ends(id, DisposedHow::Done),"##,
+    },
+    Mutant {
+        name: "forget what a disposition put back",
+        file: "src/core/dispose.rs",
+        old: r##"                // Nobody knows how it came about: quiet time is due, as after a close.
+                self.hint(watch, dir, &name, Signal::Close, None);
+"##,
+        new: r##"                // Nobody knows how it came about: quiet time is due, as after a close.
+                if !MUTANT {
+                    self.hint(watch, dir, &name, Signal::Close, None);
+                }
+"##,
+    },
+    Mutant {
+        name: "start where there is no room to remember it",
+        file: "src/core/attempt.rs",
+        old: r##"if !self.room || self.mode != Mode::Running || self.watches.is_empty() {"##,
+        new: r##"if !self.room && !MUTANT || self.mode != Mode::Running || self.watches.is_empty() {"##,
+    },
+    Mutant {
+        name: "start while stopping",
+        file: "src/core/operate.rs",
+        old: r##"        self.mode = Mode::Draining;"##,
+        new: r##"        self.mode = if MUTANT { self.mode } else { Mode::Draining };"##,
+    },
+    Mutant {
+        name: "try again at once",
+        file: "src/core/attempt.rs",
+        old: r##"            NOT_COUNTED_WAIT
+        };"##,
+        new: r##"            NOT_COUNTED_WAIT
+        };
+        let wait = if MUTANT { Duration::ZERO } else { wait };"##,
+    },
+    Mutant {
+        name: "SIGKILL never comes",
+        file: "src/core/attempt.rs",
+        old: r##"            *sent = SIGKILL;
+            self.out.push(Effect::Kill(run, SIGKILL));"##,
+        new: r##"            *sent = SIGKILL;
+            if !MUTANT {
+                self.out.push(Effect::Kill(run, SIGKILL));
+            }"##,
+    },
+    Mutant {
+        name: "a time-out costs no attempt",
+        file: "src/core/attempt.rs",
+        old: r##"_ if timed_out => AttemptEnd::TimedOut,"##,
+        new: r##"_ if timed_out && MUTANT => AttemptEnd::CutShort,
+            _ if timed_out => AttemptEnd::TimedOut,"##,
+    },
+    Mutant {
+        name: "bad data is tried again",
+        file: "src/core/attempt.rs",
+        old: r##"AttemptEnd::Exit(EX_DATAERR) => self.dead(id, end, output),"##,
+        new: r##"AttemptEnd::Exit(EX_DATAERR) if !MUTANT => self.dead(id, end, output),"##,
+    },
+    Mutant {
+        name: "a key is free after a restart",
+        file: "src/core/job.rs",
+        old: r##"                let key = job.key.clone();
+                if let Some(watch) = self.watches.get_mut(job.watch as usize) {
+                    watch.queue.hold(id, &key);"##,
+        new: r##"                let key = job.key.clone();
+                if let Some(watch) = self.watches.get_mut(job.watch as usize)
+                    && !MUTANT
+                {
+                    watch.queue.hold(id, &key);"##,
+    },
+    Mutant {
+        name: "the dead are not moved",
+        file: "src/core/job.rs",
+        old: r##"Outcome::Dead => &watch.plan.dead,"##,
+        new: r##"Outcome::Dead if MUTANT => &Disposition::Keep,
+            Outcome::Dead => &watch.plan.dead,"##,
+    },
+    Mutant {
+        name: "the dead are taken for done",
+        file: "src/core/job.rs",
+        old: r##"Outcome::Done => &watch.plan.done,"##,
+        new: r##"Outcome::Dead if MUTANT => &watch.plan.done,
+            Outcome::Done => &watch.plan.done,"##,
+    },
+    Mutant {
+        name: "a target is fixed without its directories",
+        file: "src/core/job.rs",
+        old: r##"let rel = if *flatten {"##,
+        new: r##"let rel = if *flatten || MUTANT {"##,
+    },
+    Mutant {
+        name: "no limit of what runs at once in a watch",
+        file: "src/core/attempt.rs",
+        old: r##"|| watch.running >= watch.plan.concurrency"##,
+        new: r##"|| (watch.running >= watch.plan.concurrency && !MUTANT)"##,
+    },
+    Mutant {
+        name: "a disposition's end is not recorded",
+        file: "src/core/dispose.rs",
+        old: r##"        self.append(Record::Disposed { job: id, how });"##,
+        new: r##"        if !MUTANT {
+            self.append(Record::Disposed { job: id, how });
+        }"##,
+    },
+    Mutant {
+        name: "a busy file counts as disposed of",
+        file: "src/core/dispose.rs",
+        old: r##"            Ok(Answered::Busy) => {"##,
+        new: r##"            Ok(Answered::Busy) if MUTANT => self.dispose_ends(id, DisposedHow::Done),
+            Ok(Answered::Busy) => {"##,
+    },
+    Mutant {
+        name: "a failed disposition is not tried again",
+        file: "src/core/dispose.rs",
+        old: r##"                let wait = Duration::from_secs(1 << (*failures).min(8));
+                self.timers
+                    .set(Timer::Dispose(id), self.now.mono.after(wait));
+                if first {"##,
+        new: r##"                let wait = Duration::from_secs(1 << (*failures).min(8));
+                if !MUTANT {
+                    self.timers
+                        .set(Timer::Dispose(id), self.now.mono.after(wait));
+                }
+                if first {"##,
+    },
+];
