@@ -1,10 +1,13 @@
 //! What the loop's own state must look like: replay against memory, and nothing left over at the end.
 
+use crate::oracle::Rule;
 use crate::story::show;
 use crate::world::{JOURNAL, SECOND, World};
-use settled::core::record::Record;
+use settled::core::ids::JobId;
+use settled::core::record::{AttemptEnd, Record};
 use settled::core::time::Wall;
 use settled::core::{Command, Core, Effect, Input};
+use std::collections::BTreeMap;
 
 impl World {
     /// The journal replayed, and the state written as records and replayed, are the same state.
@@ -19,13 +22,16 @@ impl World {
         for record in &snapshot {
             from_snapshot.replay(wall, record.clone());
         }
+        // What replay forgets of both, the state itself still has.
+        let now = normal(snapshot.into_iter());
         let mut from_journal = fresh();
         for (at, record) in &self.store.sure {
             from_journal.replay(*at, record.clone());
         }
         let a = normal(from_snapshot.snapshot());
         let b = normal(from_journal.snapshot());
-        if a != b {
+        if a != b || now != b {
+            let a = if a != b { a } else { now };
             let only = |x: &[String], y: &[String]| {
                 x.iter()
                     .filter(|line| !y.contains(line))
@@ -33,7 +39,7 @@ impl World {
                     .collect::<Vec<_>>()
                     .join("\n    ")
             };
-            self.oracle.broken(format!(
+            self.oracle.broken(Rule::Replay, format!(
                 "the journal and the state differ:\n  only in the state:\n    {}\n  only in the journal:\n    {}",
                 only(&a, &b),
                 only(&b, &a)
@@ -55,7 +61,8 @@ impl World {
             .filter(|record| matches!(record, Record::Settled { dir, .. } if dir.0 != 0))
             .partition(|record| self.oracle.waits_for_return(record, &self.setup.disk));
         if !owed.is_empty() {
-            self.oracle.broken(format!("jobs are still owed: {owed:?}"));
+            self.oracle
+                .broken(Rule::NothingLost, format!("jobs are still owed: {owed:?}"));
         }
         let mut plan = self.setup.plan.clone();
         plan.daemon.log_level = settled::plan::Level::Debug;
@@ -73,10 +80,13 @@ impl World {
                 .iter()
                 .all(|w| matches!(w.observe, settled::plan::Observe::Auto))
         {
-            self.oracle.broken(format!(
-                "a timer is left, and nothing is to be done: {}",
-                timers(core)
-            ));
+            self.oracle.broken(
+                Rule::Rest,
+                format!(
+                    "a timer is left, and nothing is to be done: {}",
+                    timers(core)
+                ),
+            );
         }
         core.step(now, Input::Command(Command::LogState));
         let lines: Vec<String> = core
@@ -91,10 +101,10 @@ impl World {
             let owed = format!(" {} jobs owed", away.len());
             let clean = [" 0 running", &owed, " 0 candidates", " 0 questions"];
             if clean.iter().any(|part| !state.contains(part)) {
-                self.oracle.broken(format!(
-                    "something is left at the end: {}",
-                    lines.join("; ")
-                ));
+                self.oracle.broken(
+                    Rule::Rest,
+                    format!("something is left at the end: {}", lines.join("; ")),
+                );
             }
         }
         if !unwatched {
@@ -128,7 +138,7 @@ impl World {
             }
         }
         if !wanted.is_empty() {
-            self.oracle.broken(wanted.join("; "));
+            self.oracle.broken(Rule::Watched, wanted.join("; "));
         }
     }
 }
@@ -141,11 +151,32 @@ fn normal(records: impl Iterator<Item = Record>) -> Vec<String> {
             .iter()
             .any(|record| matches!(record, Record::Concluded { job: id, .. } if *id == job))
     };
-    let records = records.iter().filter(|record| match record {
-        Record::Started { job, .. } | Record::Ended { job, .. } => !over(*job),
-        _ => true,
-    });
-    let mut lines: Vec<String> = records.map(|record| format!("{record:?}")).collect();
+    // Of one that goes on, how often it was begun and what came of that; the last attempt of which no end
+    // is known was cut short, or runs.
+    let mut attempts: BTreeMap<JobId, (u32, u32, Wall, bool)> = BTreeMap::new();
+    let mut lines = Vec::new();
+    for record in &records {
+        match record {
+            Record::Started { job, attempt } if !over(*job) => {
+                let state = attempts.entry(*job).or_default();
+                (state.0, state.3) = (*attempt, true);
+            }
+            Record::Ended {
+                job,
+                end,
+                counted,
+                not_before,
+                ..
+            } if !over(*job) => {
+                let state = attempts.entry(*job).or_default();
+                (state.1, state.2) = (*counted, *not_before);
+                state.3 = *end == AttemptEnd::CutShort;
+            }
+            Record::Started { .. } | Record::Ended { .. } => {}
+            other => lines.push(format!("{other:?}")),
+        }
+    }
+    lines.extend(attempts.into_iter().map(|attempt| format!("{attempt:?}")));
     lines.sort();
     lines
 }

@@ -27,6 +27,8 @@ pub struct Child {
     pub phase: Phase,
     /// What it was given.
     pub got: Option<(Uid, u64, Version)>,
+    /// An event has said meanwhile that the file changed.
+    pub heard: bool,
     /// The oracle's name for the watch.
     pub watch: usize,
 }

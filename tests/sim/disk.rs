@@ -86,6 +86,9 @@ pub struct Fs {
     pub lease_errno: i32,
 }
 
+/// Content that has a name, and an inode that has it.
+pub type Contents = BTreeMap<u64, Uid>;
+
 /// What the oracle is told.
 #[derive(Clone, Debug)]
 pub enum Change {
@@ -123,6 +126,8 @@ pub struct Disk {
     last_cookie: u32,
     flips: u64,
     pub reuse_inos: bool,
+    /// What happens now is the mover's doing: no arrival.
+    pub moving: bool,
     /// What happens now happens on another machine: no events.
     pub mute: bool,
     /// Something was written that no event tells of: through another link than the watched one.
@@ -147,6 +152,7 @@ impl Disk {
             last_cookie: 0,
             flips: 0,
             reuse_inos: true,
+            moving: false,
             mute: false,
             unheard: false,
         }
@@ -306,6 +312,22 @@ impl Disk {
             path.push(b'/');
         }
         Some(path)
+    }
+
+    /// Whether nobody can be asked who has it open for writing.
+    pub fn blind(&self, uid: Uid) -> bool {
+        let fs = &self.fss[self.inodes[uid].fs];
+        fs.remote || fs.lease_errno != 0
+    }
+
+    /// The content of every file that has a name.
+    pub fn contents(&self) -> Contents {
+        self.inodes
+            .iter()
+            .enumerate()
+            .filter(|(_, inode)| !inode.dir && inode.nlink > 0)
+            .map(|(uid, inode)| (inode.content, uid))
+            .collect()
     }
 
     /// All live names of an inode, as paths.
@@ -508,7 +530,9 @@ impl Disk {
             self.inodes[uid].parent = Some(to);
         }
         self.touch_ctime(uid);
-        self.inodes[uid].placed = self.mono;
+        if !self.moving {
+            self.inodes[uid].placed = self.mono;
+        }
         self.changes.push(Change::Moved {
             inode: uid,
             from,

@@ -2,7 +2,8 @@
 
 use crate::children::{self, Child, Fate, Phase};
 use crate::disk::*;
-use crate::scouts::{self, Task};
+use crate::oracle::Rule;
+use crate::scouts::{self, Step, Task};
 use crate::story;
 use crate::story::show;
 use crate::world::{SECOND, Tick, World};
@@ -25,7 +26,7 @@ impl World {
                     .any(|fs| fs.remote && fs.mount == place.mount.0);
                 if *lease && remote {
                     self.oracle
-                        .broken("a lease is asked on a remote filesystem".into());
+                        .broken(Rule::Evidence, "a lease is asked on a remote filesystem");
                 }
             }
             Question::Dispose { private, act, .. } => {
@@ -88,16 +89,14 @@ impl World {
             return;
         };
         let ask = task.ask;
-        let step = scouts::step(
-            task,
-            &mut self.setup.disk,
-            &mut self.rng,
-            &self.setup.aliases,
-        );
-        if let Some(uid) = step.unlinked {
-            story!(self.now, "mover: inode {uid} is unlinked for good");
-            let version = self.setup.disk.version(uid);
-            self.oracle.unlinked(&version);
+        let mut task =
+            std::mem::replace(task, Task::new(ask, Question::Resolve { path: Vec::new() }));
+        let step = self.one_step(&mut task);
+        let Some(scout) = self.scouts.get_mut(&id) else {
+            return;
+        };
+        if let Some(place) = scout.tasks.front_mut() {
+            *place = task;
         }
         if step.done {
             scout.tasks.pop_front();
@@ -115,6 +114,28 @@ impl World {
                 .insert((at, self.seq), Input::Answer(ask, answer));
         }
         self.wake_scout(id, 0);
+    }
+
+    /// One step of a question, under the oracle's eyes where it changes something.
+    pub fn one_step(&mut self, task: &mut Task) -> Step {
+        let disposal = match &task.question {
+            Question::Dispose { act, .. } => Some((act.clone(), self.setup.disk.contents())),
+            _ => None,
+        };
+        let step = scouts::step(
+            task,
+            &mut self.setup.disk,
+            &mut self.rng,
+            &self.setup.aliases,
+        );
+        if let Some((act, before)) = disposal {
+            if let Some(uid) = step.unlinked {
+                story!(self.now, "mover: inode {uid} is unlinked for good");
+                self.oracle.unlinked(uid, &act, &self.setup.disk);
+            }
+            self.oracle.moved(&before, &step, &act, &self.setup.disk);
+        }
+        step
     }
 
     // ---- children ----
@@ -139,6 +160,7 @@ impl World {
             life: self.life,
             phase: Phase::Starting,
             got: None,
+            heard: false,
             watch,
         };
         let alive: Vec<&Child> = self
@@ -244,7 +266,7 @@ impl World {
             .position(|c| c.life == self.life && c.order.run == run)
         else {
             self.oracle
-                .broken(format!("{run:?} is killed and never ran"));
+                .broken(Rule::Limits, format!("{run:?} is killed and never ran"));
             return;
         };
         let heeds = match self.children[id].fate {

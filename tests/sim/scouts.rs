@@ -16,6 +16,8 @@ pub struct Step {
     pub done: bool,
     /// Content that the mover unlinked for good, for the oracle.
     pub unlinked: Option<Uid>,
+    /// What it began to unlink, move or copy, for the oracle.
+    pub acted: Option<Uid>,
 }
 
 #[derive(Debug)]
@@ -108,6 +110,7 @@ fn one(answer: Answer) -> Step {
         answers: vec![answer],
         done: true,
         unlinked: None,
+        acted: None,
     }
 }
 
@@ -143,7 +146,8 @@ pub fn step(task: &mut Task, disk: &mut Disk, rng: &mut Rng, aliases: &Aliases) 
         } => {
             let (place, private, expect) = (place.clone(), private.clone(), *expect);
             let (lease, act) = (*lease, act.clone());
-            dispose(
+            disk.moving = true;
+            let step = dispose(
                 &mut task.state,
                 disk,
                 rng,
@@ -152,7 +156,9 @@ pub fn step(task: &mut Task, disk: &mut Disk, rng: &mut Rng, aliases: &Aliases) 
                 expect,
                 lease,
                 &act,
-            )
+            );
+            disk.moving = false;
+            step
         }
     }
 }
@@ -223,6 +229,7 @@ fn bind(state: &mut State, place: &Place, watch: bool, disk: &mut Disk, rng: &mu
                 answers: vec![Answer::Bound(Ok(Bound { wd, ident }))],
                 done: false,
                 unlinked: None,
+                acted: None,
             }
         }
         State::Listing { dir, names } => {
@@ -266,6 +273,7 @@ fn bind(state: &mut State, place: &Place, watch: bool, disk: &mut Disk, rng: &mu
                 answers,
                 done,
                 unlinked: None,
+                acted: None,
             }
         }
         _ => unreachable!("a listing does not dispose"),
@@ -345,6 +353,7 @@ fn dispose(
         answers: Vec::new(),
         done: false,
         unlinked: None,
+        acted: None,
     };
     match *state {
         State::Fresh => {
@@ -411,6 +420,7 @@ fn dispose(
                     }
                     Step {
                         unlinked: Some(uid),
+                        acted: Some(uid),
                         ..answer(Disposal::Done)
                     }
                 }
@@ -448,7 +458,10 @@ fn dispose(
                             show(&to_name)
                         );
                         let _ = disk.rename(dir, private, to, &to_name, true);
-                        return answer(Disposal::Done);
+                        return Step {
+                            acted: Some(uid),
+                            ..answer(Disposal::Done)
+                        };
                     }
                     story!(
                         disk.mono,
@@ -464,7 +477,10 @@ fn dispose(
                         disk.close(handle);
                     }
                     *state = State::Copied { dir };
-                    go_on
+                    Step {
+                        acted: Some(uid),
+                        ..go_on
+                    }
                 }
             }
         }

@@ -20,6 +20,8 @@ pub struct Setup {
     pub roots: Vec<Vec<u8>>,
     pub temper: Temper,
     pub faults: Faults,
+    /// One watch, whose directories stay where they are.
+    pub plain: bool,
 }
 
 /// How hostile the world is. Rates are in ten thousand, per turn of the daemon unless said otherwise.
@@ -264,7 +266,9 @@ pub fn draw(seed: u64) -> Setup {
         edits: *rng.pick(&[0, 0, 100]),
     };
     let all_roots = covers.iter().map(|cover| cover.root.clone()).collect();
+    let plain = covers.len() == 1 && !stage.dir_ops && !stage.root_ops;
     Setup {
+        plain,
         plan: Plan {
             daemon: DaemonPlan {
                 state_force: false,

@@ -3,9 +3,10 @@
 
 use crate::children::{Child, Fate, Phase};
 use crate::disk::*;
-use crate::oracle::Oracle;
+use crate::notify::Event;
+use crate::oracle::{Moment, Oracle, Rule};
 use crate::rng::Rng;
-use crate::scouts::{self, Scouts};
+use crate::scouts::Scouts;
 use crate::setup::Setup;
 use crate::store::Store;
 use crate::story;
@@ -14,7 +15,7 @@ use settled::core::ask::Answer;
 use settled::core::ids::{AskId, MountId};
 use settled::core::time::{Mono, Now, Wall};
 use settled::core::{ChildEnd, Command, Core, Effect, Input, Mount, ScoutId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub const SECOND: u64 = 1_000_000_000;
 pub const JOURNAL: u32 = 0x5E77_1ED0;
@@ -64,6 +65,8 @@ pub struct World {
     pub store: Store,
     pub inbox: BTreeMap<(u64, u64), Input>,
     pub inbox_ask: BTreeMap<AskId, ScoutId>,
+    /// Watch descriptors that this life has been told of.
+    pub bound: BTreeSet<i32>,
     pub notify_since: Option<u64>,
     pub latency: u64,
     pub scouts: Scouts,
@@ -89,6 +92,7 @@ impl World {
             store: Store::new(seed),
             inbox: BTreeMap::new(),
             inbox_ask: BTreeMap::new(),
+            bound: BTreeSet::new(),
             notify_since: None,
             latency: 0,
             scouts: Scouts::new(),
@@ -152,10 +156,10 @@ impl World {
                 break;
             }
             if self.tally.turns > 60_000 || self.now > 4_000 * SECOND {
-                self.oracle.broken(format!(
-                    "it does not come to rest ({} turns)",
-                    self.tally.turns
-                ));
+                self.oracle.broken(
+                    Rule::Rest,
+                    format!("it does not come to rest ({} turns)", self.tally.turns),
+                );
                 break;
             }
             match (world, daemon) {
@@ -164,7 +168,7 @@ impl World {
                 (None, Some(daemon)) => self.turn_at(daemon),
                 (None, None) => {
                     if !self.calm || self.core.is_none() {
-                        self.oracle.broken("the world has stopped".into());
+                        self.oracle.broken(Rule::Rest, "the world has stopped");
                     } else {
                         self.finish();
                     }
@@ -321,7 +325,7 @@ impl World {
                 return;
             }
             Err(wrong) => {
-                self.oracle.broken(wrong);
+                self.oracle.broken(Rule::Journal, wrong);
                 return;
             }
         };
@@ -335,6 +339,11 @@ impl World {
             story!(self.now, "  has survived: {record:?}");
             self.oracle.record(record, &self.setup.disk);
         }
+        self.oracle.moment = Moment {
+            now: self.now,
+            life: self.life,
+            ..Moment::default()
+        };
         let mut core = Core::new(self.setup.plan.clone(), JOURNAL);
         for (at, record) in &self.store.sure {
             core.replay(*at, record.clone());
@@ -363,6 +372,8 @@ impl World {
         self.advance(at.max(self.now));
         self.tally.turns += 1;
         self.notify_since = None;
+        self.oracle.moment.now = self.now;
+        self.oracle.moment.paused = !self.room || self.oracle.moment.stopping;
         let faults = self.setup.faults;
         self.latency = match self.rng.below(20) {
             0..=13 => self.rng.below(300_000),
@@ -402,6 +413,7 @@ impl World {
                         event.cookie,
                         show(&event.name)
                     );
+                    self.heard(&event);
                     core.step(
                         now,
                         Input::Event {
@@ -421,14 +433,27 @@ impl World {
         let mut ended = Vec::new();
         for input in inputs {
             story!(self.now, "input {}", words(&input));
-            if let Input::Answer(_, Answer::Probed(Ok(facts))) = &input {
-                self.oracle.told(facts);
+            match &input {
+                Input::Answer(_, Answer::Probed(Ok(facts))) => self.oracle.told(facts),
+                Input::Answer(_, Answer::Bound(Ok(bound))) => {
+                    self.bound.extend(bound.wd.and_then(Result::ok));
+                }
+                _ => {}
             }
             match &input {
                 Input::Answer(ask, answer) if answer.is_last() => {
                     self.inbox_ask.remove(ask);
                 }
-                Input::Ended { run, .. } => ended.push(*run),
+                Input::Ended { run, end, .. } => {
+                    ended.push(*run);
+                    let mut children = self.children.iter();
+                    if *end == ChildEnd::Exit(0)
+                        && let Some(child) =
+                            children.find(|c| c.life == self.life && c.order.run == *run)
+                    {
+                        self.oracle.child_ended(child, &self.setup.disk);
+                    }
+                }
                 _ => {}
             }
             core.step(now, input);
@@ -446,11 +471,13 @@ impl World {
             }
             if roll(&mut self.rng, faults.reload) {
                 story!(self.now, "command reload");
+                self.oracle.moment.reloaded = true;
                 let plan = Box::new(self.setup.plan.clone());
                 core.step(now, Input::Command(Command::Reload(plan)));
             }
             if roll(&mut self.rng, faults.drain) {
                 story!(self.now, "command drain");
+                self.oracle.moment.stopping = true;
                 core.step(now, Input::Command(Command::Drain));
                 if self.rng.chance(1, 3) {
                     core.step(now, Input::Command(Command::StopNow));
@@ -462,14 +489,38 @@ impl World {
                 core.step(now, Input::JournalRoom(self.room));
             }
         }
+        self.oracle.moment.closed = !self.room || self.oracle.moment.stopping;
         core.due(now);
         let late = core.deadline().is_some_and(|at| at.0 <= self.now);
         self.core = Some(core);
         if late {
-            self.oracle
-                .broken("a deadline is left in the past: the loop would spin".into());
+            self.oracle.broken(
+                Rule::Bounded,
+                "a deadline is left in the past: the loop would spin",
+            );
         }
         self.perform(&vec![(); fed]);
+    }
+
+    /// An event is about to be told: of a file that a child has.
+    fn heard(&mut self, event: &Event) {
+        let close = event.mask & settled::core::mask::CLOSE_WRITE != 0;
+        if !close || !self.setup.plain || !self.bound.contains(&event.wd) {
+            return;
+        }
+        let disk = &self.setup.disk;
+        let uid = disk
+            .notify
+            .dir_of(event.wd)
+            .and_then(|dir| disk.lookup(dir, &event.name));
+        for child in &mut self.children {
+            if let Some((has, _, version)) = child.got
+                && Some(has) == uid
+                && disk.version(has) != version
+            {
+                child.heard = true;
+            }
+        }
     }
 
     /// One flush, then the other effects; a crash at any point of it.
@@ -481,11 +532,14 @@ impl World {
         let crash = !self.calm && self.rng.chance(self.setup.faults.crash, 10_000);
         let known = self.setup.disk.names.len();
         if effects.len() > 400 + 20 * fed.len() + 20 * known {
-            self.oracle.broken(format!(
-                "{} effects in one turn of {} inputs",
-                effects.len(),
-                fed.len()
-            ));
+            self.oracle.broken(
+                Rule::Bounded,
+                format!(
+                    "{} effects in one turn of {} inputs",
+                    effects.len(),
+                    fed.len()
+                ),
+            );
         }
         for effect in &effects {
             match effect {
@@ -592,6 +646,7 @@ impl World {
         self.tally.crashes += 1;
         self.inbox.clear();
         self.inbox_ask.clear();
+        self.bound.clear();
         self.notify_since = None;
         self.setup.disk.close_notify();
         // A scout may end what it is at, or not; nobody hears of it.
@@ -606,12 +661,7 @@ impl World {
         for (id, mut scout) in old {
             if let Some(task) = scout.tasks.front_mut() {
                 loop {
-                    let step = scouts::step(
-                        task,
-                        &mut self.setup.disk,
-                        &mut self.rng,
-                        &self.setup.aliases,
-                    );
+                    let step = self.one_step(task);
                     if step.done || self.rng.chance(1, 3) {
                         break;
                     }

@@ -254,12 +254,11 @@ pub const ALL: &[Mutant] = &[
     },
     Mutant {
         name: "a directory that is gone stays watched",
-        file: "src/core/scan.rs",
-        old: r##"            && self.tree.of_wd(wd).is_empty()
-        {"##,
-        new: r##"            && self.tree.of_wd(wd).is_empty()
-            && !MUTANT
-        {"##,
+        file: "src/core/observe.rs",
+        old: r##"            if let Some(wd) = self.tree.remove(id, !busy) {"##,
+        new: r##"            if let Some(wd) = self.tree.remove(id, !busy)
+                && !MUTANT
+            {"##,
     },
     Mutant {
         name: "a name that left by a rename is never given up",

@@ -1,0 +1,97 @@
+//! The disk changed.
+
+use super::*;
+
+impl Oracle {
+    /// Counts how often each version may be concluded: once for each time a name of it came to be.
+    pub fn observe(&mut self, disk: &mut Disk) {
+        for change in std::mem::take(&mut disk.changes) {
+            match change {
+                Change::Content(uid) => {
+                    for (parent, name) in disk.paths_of(uid) {
+                        self.allow(disk, uid, parent, &name, None);
+                    }
+                }
+                Change::Linked { inode, dent } => {
+                    let name = disk.names[dent].clone();
+                    self.allow(disk, inode, name.parent, &name.name, None);
+                }
+                Change::Moved {
+                    inode,
+                    from,
+                    was,
+                    dent,
+                } => {
+                    let name = disk.names[dent].clone();
+                    let old = disk.path_of_dir(from);
+                    if disk.inodes[inode].dir {
+                        let old = old.map(|mut path| {
+                            path.push(b'/');
+                            path.extend_from_slice(&was);
+                            path
+                        });
+                        self.allow_below(disk, inode, old.as_deref());
+                    } else {
+                        // Between a watched directory and a polled one, a rename is a removal and an arrival.
+                        let torn = disk.notify.watches_max < 100;
+                        let old = old.filter(|_| !torn).map(|path| (path, was));
+                        self.allow(disk, inode, name.parent, &name.name, old);
+                    }
+                }
+                Change::IdleClose(uid) => {
+                    // A close-write or chmod that moved nothing: may be taken for a rewrite.
+                    for (parent, name) in disk.paths_of(uid) {
+                        self.allow(disk, uid, parent, &name, None);
+                    }
+                }
+                Change::Ctime(uid) => {
+                    if self
+                        .watches
+                        .iter()
+                        .any(|watch| watch.plan.on_ctime == OnCtime::Run)
+                        && !disk.inodes[uid].dir
+                    {
+                        for (parent, name) in disk.paths_of(uid) {
+                            self.allow(disk, uid, parent, &name, None);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn allow(
+        &mut self,
+        disk: &Disk,
+        uid: Uid,
+        parent: Uid,
+        name: &[u8],
+        old: Option<(Vec<u8>, Vec<u8>)>,
+    ) {
+        let Some(dir) = disk.path_of_dir(parent) else {
+            return;
+        };
+        let version = disk.version(uid);
+        for (index, watch) in self.watches.iter().enumerate() {
+            let was = old
+                .as_ref()
+                .is_some_and(|(dir, name)| watch.file(dir, name));
+            if !was && watch.file(&dir, name) {
+                *self.allowed.entry((index, version)).or_default() += 1;
+            }
+        }
+    }
+
+    fn allow_below(&mut self, disk: &Disk, dir: Uid, old: Option<&[u8]>) {
+        for (name, dent) in &disk.inodes[dir].entries {
+            let uid = disk.names[*dent].inode;
+            let below = old.map(|path| [path, b"/", name].concat());
+            if disk.inodes[uid].dir {
+                self.allow_below(disk, uid, below.as_deref());
+            } else {
+                let was = old.map(|path| (path.to_vec(), name.clone()));
+                self.allow(disk, uid, dir, name, was);
+            }
+        }
+    }
+}

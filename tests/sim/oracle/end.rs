@@ -1,0 +1,97 @@
+//! Everything has calmed down.
+
+use super::*;
+
+impl Oracle {
+    /// Everything has calmed down: what is on disk was concluded, and no more often than allowed.
+    pub fn finish(&mut self, disk: &Disk) {
+        let mut present: BTreeMap<(usize, Version), Vec<Vec<u8>>> = BTreeMap::new();
+        for fs in &disk.fss {
+            let point = fs.point.strip_suffix(b"/").unwrap_or(&fs.point).to_vec();
+            self.collect(disk, fs.root, point, &mut present);
+        }
+        for ((watch, version), paths) in &present {
+            let count = self
+                .counts
+                .get(&(*watch, *version))
+                .copied()
+                .unwrap_or_default();
+            let plan = &self.watches[*watch].plan;
+            if count.done + count.baseline < paths.len() as u64 {
+                let text = format!(
+                    "watch {}, {} ({version:?}): {} names, concluded {} times",
+                    plan.name,
+                    paths
+                        .iter()
+                        .map(|p| crate::story::show(p))
+                        .collect::<Vec<_>>()
+                        .join(", "),
+                    paths.len(),
+                    count.done
+                );
+                return self.broken(Rule::NothingLost, text);
+            }
+            if count.left + count.baseline == 0 {
+                let text = format!(
+                    "watch {}, {}: concluded, and not disposed of",
+                    plan.name,
+                    crate::story::show(&paths[0])
+                );
+                return self.broken(Rule::Disposition, text);
+            }
+        }
+        let counts = self.counts.clone();
+        for ((watch, version), count) in counts {
+            let allowed = self
+                .allowed
+                .get(&(watch, version))
+                .copied()
+                .unwrap_or_default();
+            if count.done > allowed {
+                self.broken(
+                    Rule::ConcludedOnce,
+                    format!(
+                        "watch {}, {version:?} came {allowed} times and was concluded {} times",
+                        self.watches[watch].plan.name, count.done
+                    ),
+                );
+            }
+        }
+    }
+
+    fn collect(
+        &mut self,
+        disk: &Disk,
+        dir: Uid,
+        path: Vec<u8>,
+        present: &mut BTreeMap<(usize, Version), Vec<Vec<u8>>>,
+    ) {
+        for (name, dent) in &disk.inodes[dir].entries {
+            let uid = disk.names[*dent].inode;
+            let mut below = path.clone();
+            below.push(b'/');
+            below.extend_from_slice(name);
+            if disk.inodes[uid].dir {
+                self.collect(disk, uid, below, present);
+                continue;
+            }
+            if name.starts_with(b".settled-") {
+                self.broken(
+                    Rule::Disposition,
+                    format!(
+                        "{} was left under its private name",
+                        crate::story::show(&below)
+                    ),
+                );
+            }
+            for (index, watch) in self.watches.iter().enumerate() {
+                if watch.file(if path.is_empty() { b"/" } else { &path }, name) {
+                    present
+                        .entry((index, disk.version(uid)))
+                        .or_default()
+                        .push(below.clone());
+                }
+            }
+        }
+    }
+}

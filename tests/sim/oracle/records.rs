@@ -1,0 +1,379 @@
+//! What became durable.
+
+use super::*;
+
+impl Ran {
+    /// The file is where its child found it, and nothing has happened to it since the child's end.
+    fn rests(&self, disk: &Disk) -> bool {
+        let mut at = Some(self.uid);
+        while let Some(uid) = at {
+            let inode = &disk.inodes[uid];
+            if inode.placed > self.at {
+                return false;
+            }
+            at = inode.parent;
+        }
+        disk.resolve(&self.path) == Ok(self.uid) && disk.version(self.uid) == self.version
+    }
+}
+
+impl Oracle {
+    pub fn record(&mut self, record: &Record, disk: &Disk) {
+        match record {
+            Record::Watch { watch, name } => {
+                if let Some(index) = self.watches.iter().position(|w| &w.plan.name == name) {
+                    self.watch_ids.insert(*watch, index);
+                }
+            }
+            Record::Scanned { watch } => self.scanned.push(*watch),
+            Record::Dir {
+                dir,
+                watch,
+                parent,
+                name,
+                ..
+            } => {
+                if *parent != DirId(0) && !self.dirs.contains_key(parent) {
+                    self.broken(
+                        Rule::RecordFirst,
+                        format!("{record:?}: its parent was not recorded"),
+                    );
+                }
+                self.names.insert(*dir, (*parent, name.clone()));
+                if self.dirs.insert(*dir, *watch).is_some() {
+                    // Said again: it may have been renamed, and what lies below it with it.
+                    for ledger in self.jobs.values_mut() {
+                        ledger.place = None;
+                    }
+                }
+            }
+            Record::DirGone { dir } => {
+                if self.dirs.remove(dir).is_none() {
+                    self.broken(Rule::RecordFirst, format!("{record:?}: never recorded"));
+                }
+            }
+            Record::Settled {
+                job,
+                dir,
+                name,
+                version,
+                ..
+            } => {
+                let watch = self.watch_of(*dir, record);
+                if !self.free.contains(version)
+                    || self.watches[watch].plan.flock && !self.free_of_flock.contains(version)
+                {
+                    self.broken(
+                        Rule::Evidence,
+                        format!("{record:?}: never told that nobody holds it"),
+                    );
+                }
+                if self.moment.paused {
+                    self.broken(Rule::Pause, format!("{record:?}: intake is to pause"));
+                }
+                if job.0 <= self.last_job {
+                    self.broken(
+                        Rule::ConcludedOnce,
+                        format!("{record:?}: the number was used before"),
+                    );
+                }
+                self.last_job = job.0;
+                let rel = self.rel(*dir, name);
+                self.jobs.insert(
+                    *job,
+                    Ledger {
+                        watch,
+                        place: Some((*dir, name_hash(name))),
+                        rel,
+                        ..Ledger::default()
+                    },
+                );
+            }
+            Record::Baseline { dir, version, .. } => {
+                let watch = self.watch_of(*dir, record);
+                let id = self.dirs.get(dir).copied().unwrap_or_default();
+                if self.watches[watch].plan.existing != Existing::Skip || self.scanned.contains(&id)
+                {
+                    self.broken(
+                        Rule::NothingLost,
+                        format!("{record:?}: no baseline here, or no longer"),
+                    );
+                }
+                self.counts.entry((watch, *version)).or_default().baseline += 1;
+            }
+            Record::Started { job, attempt } => {
+                let Some(ledger) = self.jobs.get_mut(job) else {
+                    return self.broken(Rule::RecordFirst, format!("{record:?}: no such job"));
+                };
+                let again = ledger.open && ledger.begun_life == self.moment.life;
+                let wrong = match ledger.concluded {
+                    Some(outcome) => Some((
+                        Rule::ConcludedOnce,
+                        format!("concluded before: {outcome:?}"),
+                    )),
+                    None if *attempt != ledger.started + 1 => {
+                        Some((Rule::Limits, format!("after attempt {}", ledger.started)))
+                    }
+                    None if again && !ledger.cut_told => Some((
+                        Rule::Repeated,
+                        "the one before was not cut short".to_owned(),
+                    )),
+                    None => None,
+                };
+                ledger.begun_life = self.moment.life;
+                ledger.cut_told = false;
+                ledger.started = *attempt;
+                ledger.cut = ledger.open;
+                ledger.open = true;
+                if let Some((rule, text)) = wrong {
+                    self.broken(rule, format!("{record:?}: {text}"));
+                }
+            }
+            Record::Ended {
+                job,
+                end,
+                counted,
+                attempt,
+                ..
+            } => {
+                let Some(ledger) = self.jobs.get_mut(job) else {
+                    return self.broken(Rule::RecordFirst, format!("{record:?}: no such job"));
+                };
+                let cut = *end == AttemptEnd::CutShort;
+                ledger.open = cut;
+                ledger.cut_told = cut;
+                let free = matches!(
+                    end,
+                    AttemptEnd::CutShort | AttemptEnd::NotTheFile | AttemptEnd::StillWritten
+                ) || matches!(end, AttemptEnd::NotStarted { step: 1 | 2, .. });
+                if !free {
+                    ledger.failed_known += 1;
+                    let backoff = self.watches[ledger.watch].plan.backoff;
+                    let wait = backoff.first * (1 << (ledger.failed_known - 1).min(20));
+                    let wait = wait.min(backoff.max).as_nanos() as u64;
+                    ledger.wait = Some((self.moment.life, self.moment.now + wait));
+                }
+                let text = if *counted != ledger.failed_known || *attempt != ledger.started {
+                    Some(format!(
+                        "{record:?}: {} failed, attempt {} was begun",
+                        ledger.failed_known, ledger.started
+                    ))
+                } else if *counted >= self.watches[ledger.watch].plan.attempts {
+                    Some(format!("{record:?}: no attempt is left"))
+                } else if *end == AttemptEnd::Exit(65) {
+                    Some(format!("{record:?}: it is not to be tried again"))
+                } else {
+                    None
+                };
+                if let Some(text) = text {
+                    self.broken(Rule::Limits, text);
+                }
+                if cut && !self.moment.stopping {
+                    self.broken(
+                        Rule::Repeated,
+                        format!("{record:?}: nothing has cut it short"),
+                    );
+                }
+            }
+            Record::Concluded {
+                job,
+                outcome,
+                end,
+                disposal,
+                version,
+                ..
+            } => self.concluded(*job, *outcome, *end, disposal, version, record, disk),
+            Record::Retarget { job, rel } => {
+                if let Some(ledger) = self.jobs.get_mut(job)
+                    && let Some(Disposal::Move { rel: old, .. }) = &mut ledger.disposal
+                {
+                    *old = rel.clone();
+                }
+            }
+            Record::Disposed { job, how } => {
+                let Some(ledger) = self.jobs.get_mut(job) else {
+                    return self.broken(Rule::RecordFirst, format!("{record:?}: no such job"));
+                };
+                if *how != DisposedHow::Done
+                    && let Some(version) = ledger.version
+                {
+                    // Taken away before its disposition: wherever it turns up again, it is a new arrival.
+                    *self.allowed.entry((ledger.watch, version)).or_default() += 1;
+                }
+                if ledger.concluded.is_none() || ledger.disposed {
+                    self.broken(
+                        Rule::Disposition,
+                        format!("{record:?}: not concluded, or disposed before: {how:?}"),
+                    );
+                } else {
+                    ledger.disposed = true;
+                }
+            }
+            Record::Renamed { dir, name_hash, .. } => {
+                for ledger in self.jobs.values_mut() {
+                    if ledger.place == Some((*dir, *name_hash)) {
+                        ledger.place = None;
+                    }
+                }
+            }
+            Record::Gone { .. } | Record::Remembered { .. } => {}
+        }
+    }
+
+    fn watch_of(&mut self, dir: DirId, record: &Record) -> usize {
+        let found = self
+            .dirs
+            .get(&dir)
+            .and_then(|id| self.watch_ids.get(id))
+            .copied();
+        match found {
+            Some(watch) => watch,
+            None => {
+                self.broken(
+                    Rule::RecordFirst,
+                    format!("{record:?}: its directory was not recorded"),
+                );
+                0
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn concluded(
+        &mut self,
+        job: JobId,
+        outcome: Outcome,
+        end: Option<AttemptEnd>,
+        disposal: &Disposal,
+        version: &Version,
+        record: &Record,
+        disk: &Disk,
+    ) {
+        let Some(ledger) = self.jobs.get_mut(&job) else {
+            return self.broken(Rule::RecordFirst, format!("{record:?}: no such job"));
+        };
+        let plan = &self.watches[ledger.watch].plan;
+        let mut wrong = None;
+        let mut other = None;
+        let accepted =
+            outcome == Outcome::Done && !ledger.succeeded.iter().any(|(ran, _)| ran == version);
+        if let Some(before) = ledger.concluded {
+            wrong = Some((Rule::ConcludedOnce, format!("concluded before: {before:?}")));
+        }
+        ledger.concluded = Some(outcome);
+        ledger.version = Some(*version);
+        ledger.open = false;
+        ledger.disposal = Some(disposal.clone());
+        match outcome {
+            Outcome::Done => {
+                if plan.on_change == OnChange::Run
+                    && !ledger.succeeded.iter().any(|(ran, _)| ran == version)
+                    || ledger.succeeded.is_empty()
+                {
+                    wrong = Some((
+                        Rule::Limits,
+                        format!("no run of this version succeeded: {:?}", ledger.succeeded),
+                    ));
+                }
+                // Where its directory was not lost sight of.
+                let placed = ledger
+                    .place
+                    .is_some_and(|(dir, _)| self.dirs.contains_key(&dir));
+                if let Some(ran) = ledger.ran.as_ref().filter(|ran| placed && ran.rests(disk)) {
+                    let run = plan.on_change == OnChange::Run;
+                    if !run && ran.version != *version {
+                        other = Some(format!("its command left {:?} there", ran.version));
+                    } else if run
+                        && ran.heard
+                        && plan.observe != Observe::Poll
+                        && ran.version != *version
+                    {
+                        other = Some("it changed while its job ran, and was heard to".to_owned());
+                    }
+                }
+            }
+            Outcome::Dead => {
+                let fatal = end == Some(AttemptEnd::Exit(65));
+                if !fatal && ledger.failed_known + 1 < plan.attempts {
+                    wrong = Some((
+                        Rule::Limits,
+                        format!(
+                            "only {} of {} attempts failed",
+                            ledger.failed_known + 1,
+                            plan.attempts
+                        ),
+                    ));
+                }
+            }
+            Outcome::Superseded | Outcome::Gone | Outcome::Held => {}
+        }
+        if matches!(outcome, Outcome::Done | Outcome::Dead | Outcome::Held) {
+            let count = self.counts.entry((ledger.watch, *version)).or_default();
+            // `accept` concludes what lies there without having run on it: no repetition.
+            if !accepted || count.done == 0 {
+                count.done += 1;
+            }
+            if *disposal == Disposal::Keep {
+                count.left += 1;
+            }
+        }
+        if let Some(text) = other {
+            wrong = Some((Rule::ConcludedOnce, text));
+        }
+        if let Some((rule, text)) = wrong {
+            self.broken(rule, format!("{record:?}: {text}"));
+        }
+        self.planned(job, outcome, disposal);
+    }
+
+    /// What is going to happen to the file is what the plan says.
+    fn planned(&mut self, job: JobId, outcome: Outcome, disposal: &Disposal) {
+        let Some(ledger) = self.jobs.get(&job) else {
+            return;
+        };
+        let plan = &self.watches[ledger.watch].plan;
+        let want = match outcome {
+            Outcome::Done => &plan.done,
+            Outcome::Dead => &plan.dead,
+            Outcome::Superseded | Outcome::Gone | Outcome::Held => &Disposition::Keep,
+        };
+        // Of a directory that is gone nobody knows where it was.
+        let placed = ledger
+            .place
+            .is_some_and(|(dir, _)| self.dirs.contains_key(&dir));
+        let right = match (want, disposal) {
+            (Disposition::Keep, Disposal::Keep) | (Disposition::Delete, Disposal::Delete) => true,
+            (Disposition::Move { to, flatten }, Disposal::Move { dir, rel }) => {
+                let name = ledger.rel.rsplit(|&b| b == b'/').next();
+                let want = if *flatten {
+                    name.unwrap_or_default()
+                } else {
+                    ledger.rel.as_slice()
+                };
+                to.text().as_bytes() == dir.as_slice() && (!placed || want == rel)
+            }
+            _ => false,
+        };
+        if !right {
+            let text =
+                format!("{job:?} is {outcome:?}, planned is {want:?}, recorded {disposal:?}");
+            self.broken(Rule::Disposition, text);
+        }
+    }
+
+    /// A file's path below its root.
+    fn rel(&self, dir: DirId, name: &[u8]) -> Vec<u8> {
+        let mut rel = name.to_vec();
+        let mut at = dir;
+        for _ in 0..64 {
+            match self.names.get(&at) {
+                Some((parent, name)) if *parent != DirId(0) => {
+                    rel = [name.as_slice(), b"/", &rel].concat();
+                    at = *parent;
+                }
+                _ => break,
+            }
+        }
+        rel
+    }
+}
