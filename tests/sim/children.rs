@@ -17,6 +17,10 @@ pub enum Fate {
     /// Edits its own file, then exits with 0.
     Edit,
     FailsToStart(StartStep, i32),
+    /// Takes its file away, then exits with 0.
+    Consume,
+    /// Exits with 0, and something it left behind goes on to write.
+    Linger,
 }
 
 #[derive(Debug)]
@@ -43,12 +47,16 @@ pub enum Phase {
 }
 
 /// How likely each fate is in this schedule.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Temper {
     /// In a thousand.
     pub fails: u64,
     pub hangs: u64,
     pub edits: u64,
+    pub consumes: u64,
+    pub lingers: u64,
+    /// Of those that are asked to end, how many say that all went well.
+    pub lies: u64,
 }
 
 pub fn fate(rng: &mut Rng, temper: Temper) -> Fate {

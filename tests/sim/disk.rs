@@ -1,11 +1,13 @@
 //! A disk as Linux shows it: inodes, names, open files, and what inotify(7) says of each change.
 
 use crate::notify::Notify;
+use crate::rng::Rng;
 use settled::core::ask::{Kind, Stat, Version};
 use settled::core::mask;
 use std::collections::BTreeMap;
 
 pub const ENOENT: i32 = 2;
+pub const EIO: i32 = 5;
 pub const EACCES: i32 = 13;
 pub const EEXIST: i32 = 17;
 pub const EXDEV: i32 = 18;
@@ -126,6 +128,12 @@ pub struct Disk {
     last_cookie: u32,
     flips: u64,
     pub reuse_inos: bool,
+    /// For what the faults below need.
+    pub more: Rng,
+    /// Listings that fail in the middle, in a thousand steps.
+    pub cuts: u64,
+    /// Events that are lost without a word, in a hundred; the halves of renames are not.
+    pub loses: u64,
     /// What happens now is the mover's doing: no arrival.
     pub moving: bool,
     /// What happens now happens on another machine: no events.
@@ -152,6 +160,9 @@ impl Disk {
             last_cookie: 0,
             flips: 0,
             reuse_inos: true,
+            more: Rng::new(0),
+            cuts: 0,
+            loses: 0,
             moving: false,
             mute: false,
             unheard: false,
@@ -345,9 +356,19 @@ impl Disk {
         if self.mute {
             return;
         }
-        if let Some(wd) = self.inodes[dir].wd {
-            self.notify.push(wd, bits, cookie, name);
+        let Some(wd) = self.inodes[dir].wd else {
+            return;
+        };
+        if self.loses > 0
+            && bits & (mask::CREATE | mask::CLOSE_WRITE | mask::DELETE) != 0
+            && self.more.chance(self.loses, 100)
+        {
+            if let Some(uid) = self.lookup(dir, name) {
+                self.inodes[uid].unheard = true;
+            }
+            return;
         }
+        self.notify.push(wd, bits, cookie, name);
     }
 
     fn forget_watch(&mut self, dir: Uid) {

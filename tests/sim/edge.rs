@@ -37,7 +37,21 @@ impl World {
         }
         self.inbox_ask.insert(ask, scout);
         let entry = self.scouts.entry(scout).or_default();
+        let lists = matches!(question, Question::Bind { .. });
         entry.tasks.push_back(Task::new(ask, question));
+        // The looks of running jobs come on top.
+        let (what, most) = if lists {
+            ("listings", 16)
+        } else {
+            ("looks", 560)
+        };
+        let kind = |task: &&Task| matches!(task.question, Question::Bind { .. }) == lists;
+        if entry.tasks.len() > most && entry.tasks.iter().filter(kind).count() > most {
+            self.oracle.broken(
+                Rule::Bounded,
+                format!("more than {most} {what} at one scout"),
+            );
+        }
         self.wake_scout(scout, 0);
     }
 
@@ -154,6 +168,15 @@ impl World {
         if matches!(fate, Fate::Hang { .. }) && plan.timeout.is_none() {
             fate = Fate::Exit(1);
         }
+        let temper = self.setup.temper;
+        if temper.consumes + temper.lingers > 0 && fate == Fate::Exit(0) {
+            let roll = self.more.below(1000);
+            if roll < temper.consumes {
+                fate = Fate::Consume;
+            } else if roll < temper.consumes + temper.lingers {
+                fate = Fate::Linger;
+            }
+        }
         let child = Child {
             order,
             fate,
@@ -217,6 +240,11 @@ impl World {
                         self.edit(uid);
                         ChildEnd::Exit(0)
                     }
+                    Fate::Consume => ChildEnd::Exit(0),
+                    Fate::Linger => {
+                        self.linger(uid, wait);
+                        ChildEnd::Exit(0)
+                    }
                     Fate::Hang { .. } | Fate::FailsToStart(..) => return,
                 };
                 self.at(wait, Tick::ChildEnds(id, end));
@@ -236,12 +264,48 @@ impl World {
         }
     }
 
+    /// A command leaves something behind that writes when the command has long ended.
+    fn linger(&mut self, uid: Uid, runs: u64) {
+        let disk = &mut self.setup.disk;
+        if let Some((dir, name)) = disk.paths_of(uid).first().cloned()
+            && let Ok(handle) = disk.open_write(dir, &name, false, false)
+        {
+            let wait = runs + self.more.below(4 * SECOND);
+            self.at(wait, Tick::LetsGo(handle));
+        }
+    }
+
+    pub fn lets_go(&mut self, handle: Handle) {
+        story!(self.now, "what a command left behind writes and closes");
+        self.active = self.now;
+        self.setup.disk.write(handle, 2);
+        self.setup.disk.close(handle);
+    }
+
+    /// A command takes its own file away.
+    fn consume(&mut self, id: usize) {
+        let child = &self.children[id];
+        let path = child.order.file.path();
+        let disk = &mut self.setup.disk;
+        if let Some((uid, _, _)) = child.got
+            && disk.resolve(&path) == Ok(uid)
+            && let Ok((dir, name)) = disk.parent(&path)
+        {
+            story!(self.now, "child {id} takes its file away");
+            // Nothing can be done about what is not there.
+            let _gone = disk.unlink(dir, name);
+        }
+    }
+
     pub fn child_ends(&mut self, id: usize, end: ChildEnd) {
         if !matches!(self.children[id].phase, Phase::Starting | Phase::Running) {
             return;
         }
         story!(self.now, "child {id} ends: {end:?}");
         self.children[id].phase = Phase::Ended(end);
+        if self.children[id].fate == Fate::Consume && end == ChildEnd::Exit(0) {
+            self.consume(id);
+        }
         if end == ChildEnd::Exit(0) {
             self.oracle.succeeded(&self.children[id]);
         }
@@ -253,7 +317,7 @@ impl World {
                 Input::Ended {
                     run,
                     end,
-                    output: Vec::new(),
+                    output: vec![b'o'; self.setup.faults.output],
                 },
             );
         }
@@ -275,7 +339,13 @@ impl World {
         };
         if signal == 9 || heeds {
             let wait = self.rng.below(50_000_000);
-            self.at(wait, Tick::ChildEnds(id, ChildEnd::Signal(signal)));
+            let lies = signal != 9 && self.setup.temper.lies > 0;
+            let end = if lies && self.more.chance(self.setup.temper.lies, 1000) {
+                ChildEnd::Exit(0)
+            } else {
+                ChildEnd::Signal(signal)
+            };
+            self.at(wait, Tick::ChildEnds(id, end));
         }
     }
 }

@@ -261,8 +261,11 @@ fn bind(state: &mut State, place: &Place, watch: bool, disk: &mut Disk, rng: &mu
             if !entries.is_empty() {
                 answers.push(Answer::Entries(entries));
             }
-            let done = names.is_empty();
-            if done {
+            let cut = disk.cuts > 0 && disk.more.chance(disk.cuts, 1000);
+            let done = cut || names.is_empty();
+            if cut {
+                answers.push(Answer::Listed(Err(Fault::Here(EIO))));
+            } else if done {
                 answers.push(Answer::Listed(match find(disk, place) {
                     Ok(uid) if uid == dir => Ok(()),
                     Ok(_) => Err(Fault::Here(ENOENT)),

@@ -5,7 +5,7 @@ use crate::disk::Disk;
 use crate::oracle::Covers;
 use crate::rng::Rng;
 use crate::scouts::Aliases;
-use crate::writers::{Stage, Writer, script};
+use crate::writers::{Stage, Writer, extra, script};
 use settled::core::template::Template;
 use settled::plan::*;
 use std::time::Duration;
@@ -40,6 +40,14 @@ pub struct Faults {
     pub unreadable: u64,
     /// The loop is late now and then.
     pub stalls: u64,
+    /// The journal's disk is full for a while.
+    pub full: u64,
+    /// A write or flush of the journal fails.
+    pub fails: u64,
+    /// Bytes of the first segment that are used up from the start.
+    pub fill: usize,
+    /// Bytes that a command says.
+    pub output: usize,
 }
 
 pub fn template(text: &str) -> Template {
@@ -123,6 +131,7 @@ fn dispositions(rng: &mut Rng, plan: &mut WatchPlan) {
 pub fn draw(seed: u64) -> Setup {
     let mut rng = Rng::new(seed);
     let rng = &mut rng;
+    let mut more = Rng::new(seed ^ 0x0DD5);
     let queue_max = *rng.pick(&[1, 2, 7, 64, 16384, 16384, 16384, 16384]);
     let watches_max = if rng.chance(1, 8) {
         rng.range(0, 4) as usize
@@ -259,13 +268,61 @@ pub fn draw(seed: u64) -> Setup {
         scout_stuck: rate(6, 60),
         unreadable: rate(6, 3),
         stalls: rate(3, 300),
+        ..Faults::default()
     };
     let temper = Temper {
         fails: *rng.pick(&[0, 100, 500]),
         hangs: *rng.pick(&[0, 0, 100]),
         edits: *rng.pick(&[0, 0, 100]),
+        ..Temper::default()
     };
     let all_roots = covers.iter().map(|cover| cover.root.clone()).collect();
+    let mut faults = faults;
+    let mut temper = temper;
+    if more.chance(1, 2) {
+        let mut rate = |of: u64, n: u64| if more.chance(1, of) { n } else { 0 };
+        temper.consumes = rate(4, 200);
+        temper.lingers = rate(4, 200);
+        temper.lies = rate(2, 400);
+        faults.fails = rate(4, 60);
+        faults.full = rate(5, 300);
+        faults.fill = if faults.full > 0 || rate(4, 1) > 0 {
+            46_000 + 1000 * rate(2, 6) as usize + 100 * more.below(40) as usize
+        } else {
+            0
+        };
+        if faults.full > 0 {
+            faults.room = 0;
+        }
+        faults.output = more.below(200) as usize;
+        disk.cuts = if more.chance(1, 4) { 40 } else { 0 };
+        let heard = |plan: &WatchPlan| matches!(plan.observe, Observe::Poll | Observe::Both);
+        if covers.iter().all(|cover| heard(&cover.plan)) && more.chance(1, 2) {
+            disk.loses = 25;
+        }
+        if remote && more.chance(1, 2) {
+            disk.fss[1].cache_s = 9;
+        }
+        for _ in 0..more.below(3) {
+            writers.push(Writer::new(extra(&mut more, &stage), false));
+        }
+        let wide = if more.chance(1, 12) { 30 } else { 0 };
+        for n in 0..wide {
+            // Where the root is not there yet, there is none to be wide.
+            if let Ok(root) = disk.resolve(&root) {
+                disk.mkdir(root, format!("m{n}").as_bytes()).expect("mkdir");
+            }
+        }
+        let crowd = if more.chance(1, 150) { 600 } else { 0 };
+        for n in 0..crowd {
+            if let Ok(root) = disk.resolve(&root)
+                && let Ok(handle) = disk.open_write(root, format!("c{n}").as_bytes(), true, true)
+            {
+                disk.close(handle);
+                faults.full = 0;
+            }
+        }
+    }
     let plain = covers.len() == 1 && !stage.dir_ops && !stage.root_ops;
     Setup {
         plain,

@@ -38,9 +38,50 @@ impl Store {
         state.off_at = Some(state.calls + rng.below(calls));
     }
 
-    /// It does not go off after all.
+    /// One of the next few storage calls fails; if it is a flush, what it was for is lost.
+    pub fn soon_fails(&self, rng: &mut Rng, calls: u64) {
+        let mut state = self.memory.0.borrow_mut();
+        state.fail_at = Some(state.calls + rng.below(calls));
+    }
+
+    /// It does not go off after all, and nothing fails.
     pub fn stays_on(&self) {
-        self.memory.0.borrow_mut().off_at = None;
+        let mut state = self.memory.0.borrow_mut();
+        state.off_at = None;
+        state.fail_at = None;
+    }
+
+    fn is_off(&self) -> bool {
+        let state = self.memory.0.borrow();
+        state.off_at.is_some_and(|off| state.calls > off)
+    }
+
+    /// Not a byte more can be allocated, or as many as one likes.
+    pub fn disk_full(&self, full: bool) {
+        self.memory.0.borrow_mut().room = full.then_some(0);
+    }
+
+    /// Whether new work may be taken on, tried hard.
+    pub fn makes_room(&mut self) -> bool {
+        self.journal
+            .as_mut()
+            .is_none_or(|journal| journal.has_room() || journal.try_make_room())
+    }
+
+    /// Uses most of a segment up, with records that replay does not mind.
+    ///
+    /// # Errors
+    /// The process has to end.
+    pub fn fill(&mut self, wall: Wall, bytes: usize) -> Result<(), JournalError> {
+        let filler = Record::Ended {
+            job: settled::core::ids::JobId(u64::MAX),
+            attempt: 1,
+            end: settled::core::record::AttemptEnd::CutShort,
+            counted: 0,
+            not_before: wall,
+            output: vec![b'x'; bytes],
+        };
+        self.write(vec![(wall, filler)])
     }
 
     /// Opens what survived. The records that were never acknowledged and are durable now come second.
@@ -62,6 +103,9 @@ impl Store {
         match opened {
             Ok((journal, _)) => self.journal = Some(journal),
             Err(error) if self.memory.0.borrow().off_at.is_some() => return Ok(Err(error)),
+            Err(error @ JournalError::NoRoom(_)) if self.memory.0.borrow().room.is_some() => {
+                return Ok(Err(error));
+            }
             Err(error) => return Err(format!("the journal cannot be opened: {error}")),
         }
         self.stays_on();
@@ -104,6 +148,18 @@ impl Store {
         }
         self.sure.append(&mut self.pending);
         Ok(())
+    }
+
+    /// A compaction failed: what counts is as it was. `false`: the process has to end.
+    pub fn abort(&mut self, error: &JournalError) -> bool {
+        if matches!(error, JournalError::Final(_)) || self.is_off() {
+            return false;
+        }
+        self.compacted = None;
+        self.stays_on();
+        self.journal
+            .as_mut()
+            .is_none_or(|journal| journal.compact_abort().is_ok())
     }
 
     pub fn compacting(&self) -> bool {

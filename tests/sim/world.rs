@@ -15,6 +15,7 @@ use settled::core::ask::Answer;
 use settled::core::ids::{AskId, MountId};
 use settled::core::time::{Mono, Now, Wall};
 use settled::core::{ChildEnd, Command, Core, Effect, Input, Mount, ScoutId};
+use settled::journal::JournalError;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub const SECOND: u64 = 1_000_000_000;
@@ -26,6 +27,8 @@ pub enum Tick {
     Scout(ScoutId, u32),
     ChildLooks(usize),
     ChildEnds(usize, ChildEnd),
+    LetsGo(Handle),
+    DiskFree,
     Restart,
     Readable(Uid),
     Unreadable,
@@ -57,6 +60,8 @@ impl Tally {
 pub struct World {
     pub setup: Setup,
     pub rng: Rng,
+    /// For what came to the world later, so that it does not disturb what was there.
+    pub more: Rng,
     pub now: u64,
     pub seq: u64,
     pub heap: BTreeMap<(u64, u64), Tick>,
@@ -75,6 +80,8 @@ pub struct World {
     pub calm: bool,
     pub active: u64,
     pub room: bool,
+    /// When to look for room again, while there is none.
+    pub room_again: Option<u64>,
     pub tally: Tally,
 }
 
@@ -83,6 +90,7 @@ impl World {
         let oracle = Oracle::new(setup.covers.clone());
         let mut world = World {
             rng: Rng::new(seed ^ 0xABCD),
+            more: Rng::new(seed ^ 0x1234_5678),
             setup,
             now: SECOND,
             seq: 0,
@@ -101,6 +109,7 @@ impl World {
             calm: false,
             active: 0,
             room: true,
+            room_again: None,
             tally: Tally::default(),
         };
         for writer in 0..world.setup.writers.len() {
@@ -203,7 +212,8 @@ impl World {
             .min()
             .map(|at| (at + self.latency).max(self.now));
         let deadline = core.deadline().map(|at| at.0.max(self.now));
-        [input, deadline].into_iter().flatten().min()
+        let room = self.room_again.map(|at| at.max(self.now));
+        [input, deadline, room].into_iter().flatten().min()
     }
 
     fn tick(&mut self, at: u64) {
@@ -226,6 +236,11 @@ impl World {
             Tick::Scout(id, life) => self.scout_step(id, life),
             Tick::ChildLooks(id) => self.child_looks(id),
             Tick::ChildEnds(id, end) => self.child_ends(id, end),
+            Tick::LetsGo(handle) => self.lets_go(handle),
+            Tick::DiskFree => {
+                story!(self.now, "the journal's disk has room again");
+                self.store.disk_full(false);
+            }
             Tick::Restart => self.start(),
             Tick::Readable(uid) => {
                 story!(self.now, "inode {uid} can be read again");
@@ -296,7 +311,9 @@ impl World {
             // Promised at the next listing, not before.
             self.input(0, Input::Command(Command::Rescan));
         }
-        if !self.room {
+        self.setup.disk.cuts = 0;
+        self.store.disk_full(false);
+        if !self.room && self.setup.faults.full == 0 {
             self.room = true;
             self.input(0, Input::JournalRoom(true));
         }
@@ -365,6 +382,15 @@ impl World {
         core.due(self.clock());
         self.core = Some(core);
         self.room = true;
+        self.room_again = None;
+        if self.setup.faults.fill > 0 {
+            let wall = Wall(self.setup.disk.wall);
+            if let Err(error) = self.store.fill(wall, self.setup.faults.fill) {
+                story!(self.now, "!!!! crash while the journal is filled: {error}");
+                self.crash();
+                return;
+            }
+        }
         self.perform(&[]);
     }
 
@@ -402,6 +428,9 @@ impl World {
             return;
         };
         let fed = events.len() + inputs.len();
+        if self.setup.faults.full > 0 {
+            self.check_room(&mut core, now);
+        }
         for event in events {
             match event {
                 Some(event) => {
@@ -502,6 +531,27 @@ impl World {
         self.perform(&vec![(); fed]);
     }
 
+    /// The disk of the journal is full now and then; before anything else the loop finds out.
+    fn check_room(&mut self, core: &mut Core, now: Now) {
+        if !self.calm && self.more.chance(self.setup.faults.full, 10_000) {
+            story!(self.now, "the journal's disk is full");
+            self.store.disk_full(true);
+            let wait = self.more.below(6 * SECOND);
+            self.at(wait, Tick::DiskFree);
+        }
+        if self.room_again.is_some_and(|at| at > self.now) {
+            return;
+        }
+        let room = self.store.makes_room();
+        self.room_again = (!room).then_some(self.now + SECOND);
+        if room != self.room {
+            story!(self.now, "journal room {room}");
+            self.room = room;
+            core.step(now, Input::JournalRoom(room));
+        }
+        self.oracle.moment.paused |= !room;
+    }
+
     /// An event is about to be told: of a file that a child has.
     fn heard(&mut self, event: &Event) {
         let close = event.mask & settled::core::mask::CLOSE_WRITE != 0;
@@ -570,6 +620,13 @@ impl World {
         if crash && self.rng.chance(1, 2) {
             self.store.soon_off(&mut self.rng, 4);
         }
+        if !self.calm && self.setup.faults.fails > 0 {
+            if self.more.chance(self.setup.faults.fails, 10_000) {
+                self.store.soon_fails(&mut self.more, 4);
+            } else if !crash {
+                self.store.stays_on();
+            }
+        }
         let wall = Wall(self.setup.disk.wall);
         let mut records = Vec::new();
         let mut others = Vec::new();
@@ -582,6 +639,10 @@ impl World {
         let durable = records.clone();
         if let Err(error) = self.store.write(records) {
             story!(self.now, "!!!! crash while the journal is written: {error}");
+            if matches!(error, JournalError::NoRoom(_)) && self.room {
+                self.oracle
+                    .broken(Rule::Pause, "a record has no room, and nobody was told");
+            }
             self.crash();
             return;
         }
@@ -624,6 +685,8 @@ impl World {
         };
         if !self.calm && self.setup.faults.crash > 0 && self.rng.chance(1, 6) {
             self.store.soon_off(&mut self.rng, 12);
+        } else if !self.calm && self.setup.faults.fails > 0 && self.more.chance(1, 4) {
+            self.store.soon_fails(&mut self.more, 8);
         }
         let result = if self.store.compacting() {
             story!(self.now, "the compacted journal counts");
@@ -634,8 +697,12 @@ impl World {
             self.store.compact(wall, core.snapshot().collect())
         };
         if let Err(error) = result {
-            story!(self.now, "!!!! crash while it is compacted: {error}");
-            self.crash();
+            if self.store.abort(&error) {
+                story!(self.now, "it could not be compacted: {error}");
+            } else {
+                story!(self.now, "!!!! crash while it is compacted: {error}");
+                self.crash();
+            }
         }
         self.store.stays_on();
     }
@@ -648,6 +715,7 @@ impl World {
         self.inbox_ask.clear();
         self.bound.clear();
         self.notify_since = None;
+        self.room_again = None;
         self.setup.disk.close_notify();
         // A scout may end what it is at, or not; nobody hears of it.
         for scout in self.scouts.values_mut() {

@@ -308,6 +308,56 @@ pub fn script(rng: &mut Rng, stage: &Stage, arrivals: u64) -> Vec<Op> {
     ops
 }
 
+/// A few things that take longer: what happens to a file that has settled.
+pub fn extra(rng: &mut Rng, stage: &Stage) -> Vec<Op> {
+    let mut ops = vec![Op::Pause(rng.below(3_000_000_000))];
+    for round in 0..rng.range(1, 3) {
+        let dir = rng.pick(&stage.dirs).clone();
+        let path = join(&dir, &format!("x{round}.dat"));
+        ops.push(Op::Create(path.clone()));
+        ops.push(Op::Write(rng.range(1, 9)));
+        ops.push(Op::Close);
+        ops.push(Op::Pause(rng.range(1_000_000_000, 7_000_000_000)));
+        match rng.below(5) {
+            0 | 1 => {
+                // Into a directory made a moment ago, of which nobody has heard yet.
+                let other = rng.pick(&stage.dirs).clone();
+                let new = join(&other, &format!("y{round}"));
+                ops.push(Op::Mkdir(new.clone()));
+                if rng.chance(1, 2) {
+                    ops.push(Op::Pause(rng.below(2_000_000)));
+                }
+                ops.push(Op::Rename(path, join(&new, "x.dat")));
+            }
+            2 => {
+                // Opened and closed for nothing, then rewritten.
+                ops.push(Op::Reopen(path.clone()));
+                ops.push(Op::Close);
+                ops.push(Op::Pause(rng.below(300_000_000)));
+                ops.push(Op::Reopen(path));
+                ops.push(Op::Write(3));
+                ops.push(Op::Close);
+            }
+            3 => {
+                // Opened again while its job runs, and kept.
+                ops.push(Op::Reopen(path));
+                ops.push(Op::Pause(rng.range(500_000_000, 4_000_000_000)));
+                ops.push(Op::Write(3));
+                ops.push(Op::Close);
+            }
+            _ => {
+                // Away for long, and back.
+                let away = join(&stage.outside, &format!("x{round}"));
+                ops.push(Op::Rename(path.clone(), away.clone()));
+                ops.push(Op::Pause(rng.range(1_000_000_000, 30_000_000_000)));
+                ops.push(Op::Rename(away, path));
+            }
+        }
+        pause(rng, &mut ops);
+    }
+    ops
+}
+
 fn arrival(rng: &mut Rng, stage: &Stage, ops: &mut Vec<Op>) {
     let dir = rng.pick(&stage.dirs).clone();
     let n = rng.below(stage.names);
