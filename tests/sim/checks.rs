@@ -1,13 +1,15 @@
 //! What the loop's own state must look like: replay against memory, and nothing left over at the end.
 
 use crate::oracle::Rule;
+use crate::store::Store;
 use crate::story::show;
 use crate::world::{JOURNAL, SECOND, World};
 use settled::core::ids::JobId;
 use settled::core::record::{AttemptEnd, Record};
 use settled::core::time::Wall;
 use settled::core::{Command, Core, Effect, Input};
-use std::collections::BTreeMap;
+use settled::journal::body::{decode, encode, kind};
+use std::collections::{BTreeMap, BTreeSet};
 
 impl World {
     /// The journal replayed, and the state written as records and replayed, are the same state.
@@ -26,16 +28,21 @@ impl World {
         let now = normal(snapshot.into_iter());
         let mut from_journal = fresh();
         for (at, record) in &self.store.sure {
-            from_journal.replay(*at, record.clone());
+            if !Store::is_filler(record) {
+                from_journal.replay(*at, record.clone());
+            }
         }
         let a = normal(from_snapshot.snapshot());
         let b = normal(from_journal.snapshot());
         if a != b || now != b {
             let a = if a != b { a } else { now };
-            let only = |x: &[String], y: &[String]| {
+            let only = |x: &[Vec<u8>], y: &[Vec<u8>]| {
                 x.iter()
                     .filter(|line| !y.contains(line))
-                    .cloned()
+                    .map(|line| {
+                        let (kind, body) = line.split_at(2);
+                        format!("{:?}", decode(u16::from_be_bytes([kind[0], kind[1]]), body))
+                    })
                     .collect::<Vec<_>>()
                     .join("\n    ")
             };
@@ -143,21 +150,29 @@ impl World {
     }
 }
 
-/// The records as sorted lines. Of a job that was concluded, its attempts matter no longer.
-fn normal(records: impl Iterator<Item = Record>) -> Vec<String> {
+/// The records as sorted bytes. Of a job that was concluded, its attempts matter no longer.
+fn normal(records: impl Iterator<Item = Record>) -> Vec<Vec<u8>> {
     let records: Vec<Record> = records.collect();
-    let over = |job| {
-        records
-            .iter()
-            .any(|record| matches!(record, Record::Concluded { job: id, .. } if *id == job))
-    };
+    let over: BTreeSet<JobId> = records
+        .iter()
+        .filter_map(|record| match record {
+            Record::Concluded { job, .. } => Some(*job),
+            _ => None,
+        })
+        .collect();
     // Of one that goes on, how often it was begun and what came of that; the last attempt of which no end
     // is known was cut short, or runs.
     let mut attempts: BTreeMap<JobId, (u32, u32, Wall, bool)> = BTreeMap::new();
-    let mut lines = Vec::new();
+    let line = |record: &Record| {
+        let mut bytes = Vec::with_capacity(64);
+        bytes.extend(kind(record).to_be_bytes());
+        encode(&mut bytes, record);
+        bytes
+    };
+    let mut lines = Vec::with_capacity(records.len());
     for record in &records {
         match record {
-            Record::Started { job, attempt } if !over(*job) => {
+            Record::Started { job, attempt } if !over.contains(job) => {
                 let state = attempts.entry(*job).or_default();
                 (state.0, state.3) = (*attempt, true);
             }
@@ -167,17 +182,31 @@ fn normal(records: impl Iterator<Item = Record>) -> Vec<String> {
                 counted,
                 not_before,
                 ..
-            } if !over(*job) => {
+            } if !over.contains(job) => {
                 let state = attempts.entry(*job).or_default();
                 (state.1, state.2) = (*counted, *not_before);
                 state.3 = *end == AttemptEnd::CutShort;
             }
             Record::Started { .. } | Record::Ended { .. } => {}
-            other => lines.push(format!("{other:?}")),
+            other => lines.push(line(other)),
         }
     }
-    lines.extend(attempts.into_iter().map(|attempt| format!("{attempt:?}")));
-    lines.sort();
+    for (job, (attempt, counted, not_before, cut)) in attempts {
+        let end = if cut {
+            AttemptEnd::CutShort
+        } else {
+            AttemptEnd::NotTheFile
+        };
+        lines.push(line(&Record::Ended {
+            job,
+            attempt,
+            end,
+            counted,
+            not_before,
+            output: Vec::new(),
+        }));
+    }
+    lines.sort_unstable();
     lines
 }
 

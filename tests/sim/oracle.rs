@@ -200,6 +200,12 @@ pub struct Oracle {
     /// Those that nobody had a flock on either.
     free_of_flock: BTreeSet<Version>,
     last_job: u64,
+    /// Whether a file that is away for half a minute is certain to be missed.
+    pub misses: bool,
+    /// Concluded files that were taken away: when, and how often they had been concluded.
+    left: BTreeMap<(usize, Version), (u64, u64)>,
+    /// How often those that came back have to be concluded in the end.
+    back: BTreeMap<(usize, Version), u64>,
 }
 
 impl Oracle {

@@ -245,15 +245,14 @@ fn bind(state: &mut State, place: &Place, watch: bool, disk: &mut Disk, rng: &mu
                 }
             }
             // What came meanwhile may show up, or not.
-            for name in disk.inodes[dir].entries.keys().cloned().collect::<Vec<_>>() {
+            for (name, dent) in &disk.inodes[dir].entries {
                 if rng.chance(1, 24)
-                    && !names.contains(&name)
-                    && !entries.iter().any(|entry| entry.name == name)
-                    && let Some(uid) = disk.lookup(dir, &name)
+                    && !names.contains(name)
+                    && !entries.iter().any(|entry| &entry.name == name)
                 {
                     entries.push(Entry {
-                        name,
-                        stat: Ok(disk.stat(uid)),
+                        name: name.clone(),
+                        stat: Ok(disk.stat(disk.names[*dent].inode)),
                     });
                 }
             }

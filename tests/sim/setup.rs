@@ -22,6 +22,8 @@ pub struct Setup {
     pub faults: Faults,
     /// One watch, whose directories stay where they are.
     pub plain: bool,
+    /// A file that is away for half a minute is certain to be missed.
+    pub misses: bool,
 }
 
 /// How hostile the world is. Rates are in ten thousand, per turn of the daemon unless said otherwise.
@@ -313,7 +315,7 @@ pub fn draw(seed: u64) -> Setup {
                 disk.mkdir(root, format!("m{n}").as_bytes()).expect("mkdir");
             }
         }
-        let crowd = if more.chance(1, 150) { 600 } else { 0 };
+        let crowd = if more.chance(1, 500) { 600 } else { 0 };
         for n in 0..crowd {
             if let Ok(root) = disk.resolve(&root)
                 && let Ok(handle) = disk.open_write(root, format!("c{n}").as_bytes(), true, true)
@@ -324,8 +326,16 @@ pub fn draw(seed: u64) -> Setup {
         }
     }
     let plain = covers.len() == 1 && !stage.dir_ops && !stage.root_ops;
+    let misses = !stage.dir_ops
+        && !stage.root_ops
+        && root_exists
+        && !(far && remote)
+        && faults.drain == 0
+        && disk.cuts == 0
+        && disk.loses == 0;
     Setup {
         plain,
+        misses,
         plan: Plan {
             daemon: DaemonPlan {
                 state_force: false,

@@ -150,6 +150,10 @@ impl Store {
         Ok(())
     }
 
+    pub fn is_filler(record: &Record) -> bool {
+        matches!(record, Record::Ended { job, .. } if job.0 == u64::MAX)
+    }
+
     /// A compaction failed: what counts is as it was. `false`: the process has to end.
     pub fn abort(&mut self, error: &JournalError) -> bool {
         if matches!(error, JournalError::Final(_)) || self.is_off() {

@@ -87,7 +87,8 @@ pub struct World {
 
 impl World {
     pub fn new(seed: u64, setup: Setup) -> World {
-        let oracle = Oracle::new(setup.covers.clone());
+        let mut oracle = Oracle::new(setup.covers.clone());
+        oracle.misses = setup.misses;
         let mut world = World {
             rng: Rng::new(seed ^ 0xABCD),
             more: Rng::new(seed ^ 0x1234_5678),

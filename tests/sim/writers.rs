@@ -349,7 +349,11 @@ pub fn extra(rng: &mut Rng, stage: &Stage) -> Vec<Op> {
                 // Away for long, and back.
                 let away = join(&stage.outside, &format!("x{round}"));
                 ops.push(Op::Rename(path.clone(), away.clone()));
-                ops.push(Op::Pause(rng.range(1_000_000_000, 30_000_000_000)));
+                ops.push(Op::Pause(if rng.chance(1, 2) {
+                    rng.range(1_000_000_000, 20_000_000_000)
+                } else {
+                    rng.range(28_000_000_000, 40_000_000_000)
+                }));
                 ops.push(Op::Rename(away, path));
             }
         }

@@ -35,6 +35,9 @@ impl Oracle {
                         // Between a watched directory and a polled one, a rename is a removal and an arrival.
                         let torn = disk.notify.watches_max < 100;
                         let old = old.filter(|_| !torn).map(|path| (path, was));
+                        if self.misses && disk.inodes[inode].nlink == 1 {
+                            self.away_and_back(disk, inode, &name, old.as_ref());
+                        }
                         self.allow(disk, inode, name.parent, &name.name, old);
                     }
                 }
@@ -56,6 +59,39 @@ impl Oracle {
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /// A path that was seen gone and is there again is a new arrival.
+    fn away_and_back(
+        &mut self,
+        disk: &Disk,
+        uid: Uid,
+        name: &Name,
+        old: Option<&(Vec<u8>, Vec<u8>)>,
+    ) {
+        let dir = disk.path_of_dir(name.parent);
+        let version = disk.version(uid);
+        for (index, watch) in self.watches.iter().enumerate() {
+            let was = old.is_some_and(|(dir, name)| watch.file(dir, name));
+            let is = dir.as_ref().is_some_and(|dir| watch.file(dir, &name.name));
+            let key = (index, version);
+            match (was, is) {
+                (true, false) => {
+                    let done = self.counts.get(&key).map_or(0, |count| count.done);
+                    if done > 0 {
+                        self.left.insert(key, (disk.mono, done));
+                    }
+                }
+                (false, true) => {
+                    if let Some((at, done)) = self.left.remove(&key)
+                        && disk.mono - at >= 28_000_000_000
+                    {
+                        self.back.insert(key, done + 1);
+                    }
+                }
+                _ => {}
             }
         }
     }

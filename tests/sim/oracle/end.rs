@@ -31,6 +31,16 @@ impl Oracle {
                 );
                 return self.broken(Rule::NothingLost, text);
             }
+            if let Some(back) = self.back.get(&(*watch, *version))
+                && count.done < *back
+            {
+                let text = format!(
+                    "watch {}, {} was away for long, and is not taken for new",
+                    plan.name,
+                    crate::story::show(&paths[0])
+                );
+                return self.broken(Rule::NothingLost, text);
+            }
             if count.left + count.baseline == 0 {
                 let text = format!(
                     "watch {}, {}: concluded, and not disposed of",
