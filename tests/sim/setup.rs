@@ -326,13 +326,9 @@ pub fn draw(seed: u64) -> Setup {
         }
     }
     let plain = covers.len() == 1 && !stage.dir_ops && !stage.root_ops;
-    let misses = !stage.dir_ops
-        && !stage.root_ops
-        && root_exists
-        && !(far && remote)
-        && faults.drain == 0
-        && disk.cuts == 0
-        && disk.loses == 0;
+    let stays = root_exists && !stage.dir_ops && !stage.root_ops;
+    let misses =
+        stays && (!far || !remote) && faults.drain == 0 && disk.cuts == 0 && disk.loses == 0;
     Setup {
         plain,
         misses,

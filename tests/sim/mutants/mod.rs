@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! cargo test --release --test sim -- --ignored mutants --nocapture      all, and the copy without any
-//! SETTLED_SIM_MUTANT=flush ...                                          those with that in their names
+//! SETTLED_SIM_MUTANT='flush|key' ...                                    those with one of these in their names
 //! SETTLED_SIM_SEEDS=100000 ...                                          schedules for each, at most
 //! ```
 
@@ -260,7 +260,7 @@ fn mutants() {
     let names = std::iter::once("(no fault)").chain(all().into_iter().map(|mutant| mutant.name));
     let chosen: Vec<(usize, &str)> = names
         .enumerate()
-        .filter(|(number, name)| *number == 0 || name.contains(&only))
+        .filter(|(number, name)| *number == 0 || only.split('|').any(|part| name.contains(part)))
         .collect();
     let next = AtomicUsize::new(0);
     let wrong = Mutex::new(Vec::new());
