@@ -136,6 +136,41 @@ fn damage_is_named_and_the_rest_is_shown() {
 }
 
 #[test]
+fn what_cannot_be_read_is_not_counted() {
+    // The next start copies what nothing proves flushed, and its header knows how far that goes: here farther
+    // than the file.
+    let (_temp, dir) = state();
+    let mut journal = open(&dir);
+    for n in 0..20 {
+        journal.append(Wall(1), &numbered(n)).unwrap();
+    }
+    journal.flush().unwrap();
+    drop(journal);
+    drop(open(&dir));
+    let file = dir.join("0000000002.log");
+    let file = fs::OpenOptions::new().write(true).open(file).unwrap();
+    file.set_len(64 + 48 * 5).unwrap();
+    let seen = stat(&dir).unwrap();
+    assert_eq!(
+        (seen.files[0].used, seen.files[0].records),
+        (64 + 48 * 5, 5)
+    );
+    assert_eq!(seen.damage[0].bytes, 48 * 15);
+
+    let (_temp, dir) = state();
+    let mut journal = open(&dir);
+    journal.compact_begin(Wall(1)).unwrap();
+    journal.compact_copy((0..20).map(numbered)).unwrap();
+    journal.compact_switch().unwrap();
+    drop(journal);
+    let base = dir.join("0000000002.base");
+    let base = fs::OpenOptions::new().write(true).open(base).unwrap();
+    base.write_all_at(&[9; 48], 64 + 48 * 5).unwrap();
+    let seen = stat(&dir).unwrap();
+    assert_eq!((seen.files[0].records, seen.kinds["started"]), (19, 19));
+}
+
+#[test]
 fn dumps_are_lines_with_every_field() {
     let (_temp, dir) = state();
     let mut journal = open(&dir);

@@ -323,6 +323,7 @@ impl Walk<'_> {
         };
         let mut reader = Reader::new(storage, entry.file, entry.size, seed);
         let (mut at, mut expected, mut ended) = (u64::from(HEADER_BYTES), 1, false);
+        let mut records = 0;
         while !ended {
             let found = reader.frame(at)?;
             let why = match found {
@@ -334,7 +335,7 @@ impl Walk<'_> {
                     let bytes = frame_bytes(frame.body);
                     let taken = self.take(entry.file, at, &frame);
                     match taken {
-                        Taken::Yes => self.out.records += 1,
+                        Taken::Yes => records += 1,
                         Taken::BadBody(kind) => {
                             let (file, storage) = (entry.file, &*reader.storage);
                             self.damage(storage, file, at, bytes.into(), Why::Body(kind), 1);
@@ -363,6 +364,7 @@ impl Walk<'_> {
             self.damage(storage, entry.file, at, resume - at, why, found - expected);
             (at, expected) = (resume, found);
         }
+        self.out.records += records;
         let storage = reader.storage;
         if !ended {
             self.damage(storage, entry.file, at, 0, Why::NoEnd, 0);
@@ -372,7 +374,7 @@ impl Walk<'_> {
             size: entry.size,
             end: at,
             known: at,
-            records: expected.saturating_sub(1),
+            records,
             first_seq: None,
         });
         self.expected = entry.header.as_ref().ok().map(|header| header.first_seq);
@@ -467,7 +469,7 @@ impl Walk<'_> {
                     known = known.max(stamp.flushed.into());
                     if action == Action::Take {
                         match self.take(entry.file, at, &frame) {
-                            Taken::Yes => {}
+                            Taken::Yes => records += 1,
                             Taken::BadBody(kind) => {
                                 let (file, storage) = (entry.file, &*reader.storage);
                                 self.damage(storage, file, at, bytes.into(), Why::Body(kind), 1);
@@ -478,7 +480,6 @@ impl Walk<'_> {
                         }
                         self.out.tail.push(at);
                         self.expected = Some(stamp.seq.saturating_add(1));
-                        records += 1;
                     }
                     at += u64::from(bytes);
                 }
@@ -518,7 +519,8 @@ impl Walk<'_> {
         self.out.files.push(FileEnd {
             file: entry.file,
             size: entry.size,
-            end: at,
+            // A file that was cut off ends before what is known flushed.
+            end: at.min(entry.size.max(HEADER_BYTES.into())),
             known,
             records,
             first_seq,
