@@ -38,6 +38,10 @@ impl Core {
                 let Some(index) = self.index_of(watch) else {
                     return;
                 };
+                // Only where records in between were lost to damage: a directory below itself has no path.
+                if self.tree.is_below(parent, dir) {
+                    return;
+                }
                 self.tree.restore(dir, index, parent, &name);
                 self.tree.set_ident(
                     dir,

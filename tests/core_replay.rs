@@ -1,0 +1,63 @@
+//! What a journal that was damaged may give back is replayed to the end.
+#![allow(clippy::unwrap_used)]
+
+use settled::core::Core;
+use settled::core::ask::Version;
+use settled::core::ids::{DirId, JobId, WatchId};
+use settled::core::record::Record;
+use settled::core::time::{Mono, Now, Wall};
+use std::fs;
+
+/// The record that moved the upper one away first may be missing.
+#[test]
+fn directories_below_each_other_have_an_end() {
+    let dir = |dir, parent| Record::Dir {
+        dir: DirId(dir),
+        watch: WatchId(1),
+        parent: DirId(parent),
+        name: b"d".to_vec(),
+        ino: 1,
+        btime_ns: 1,
+    };
+    let watch = Record::Watch {
+        watch: WatchId(1),
+        name: "in".into(),
+    };
+    let settled = |dir| Record::Settled {
+        job: JobId(1),
+        dir: DirId(dir),
+        name: b"f".to_vec(),
+        version: Version::default(),
+        ctime_ns: 1,
+        reruns: 0,
+    };
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().join("settled.toml");
+    let text =
+        "[watch.in]\npath = \"/srv/in\"\nrun = [\"true\"]\nserial = true\nkey = \"{dir1}\"\n";
+    fs::write(&file, text).unwrap();
+    let plan = settled::config::load(&file).unwrap();
+    for dirs in [
+        // 2 was moved below 3, and that 3 had been moved out of 2 before is lost.
+        vec![dir(1, 0), dir(2, 1), dir(3, 2), dir(2, 3)],
+        vec![dir(1, 0), dir(3, 2), dir(2, 3)],
+        vec![dir(1, 0), dir(3, 3)],
+        // So is that the root became another one, and its number another directory's.
+        vec![dir(1, 0), dir(3, 1), dir(1, 3)],
+    ] {
+        let mut core = Core::new(plan.clone(), 7);
+        core.replay(Wall(1), watch.clone());
+        for record in dirs.into_iter().chain([settled(3)]) {
+            core.replay(Wall(1), record);
+        }
+        let now = Now {
+            mono: Mono(1),
+            wall: Wall(1),
+            utc_offset_s: 0,
+        };
+        assert!(core.snapshot().count() > 2);
+        core.start(now, Vec::new());
+        core.due(now);
+        assert!(!core.effects().is_empty());
+    }
+}
