@@ -13,7 +13,7 @@ INSTALL ?= install
 BINARY   = $(or $(CARGO_TARGET_DIR),target)/release/settled
 EXAMPLES = $(wildcard packaging/examples/*.toml)
 
-.PHONY: build demo test lint bench install uninstall clean help
+.PHONY: build demo test lint bench fuzz install uninstall clean help
 
 build: ## the program, as it is installed
 	.ci/need build
@@ -36,6 +36,9 @@ lint: ## formatting, clippy, manual pages, and dependencies where cargo-deny is 
 bench: ## measure against a bare loop and the peers, a table; B="W1 --quick" passes arguments on
 	.ci/need build
 	$(CARGO) bench --locked --bench loads -- $(B)
+
+fuzz: ## the journal's readers and its recovery under libFuzzer, an hour; FUZZ_SECONDS=600 for less
+	tests/fuzz/run
 
 install: ## to $(DESTDIR)$(PREFIX); run `make build` before
 	@test -x $(BINARY) || { echo "$(BINARY) is not there: run make build first" >&2; exit 1; }
