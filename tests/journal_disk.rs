@@ -208,6 +208,10 @@ impl Storage for KilledAtFlush {
     fn allocate(&mut self, file: File, offset: u64, length: u64) -> Result<(), Fault> {
         self.0.allocate(file, offset, length)
     }
+
+    fn reserve(&mut self, file: File, offset: u64, length: u64) -> Result<(), Fault> {
+        self.0.reserve(file, offset, length)
+    }
     fn write(&mut self, file: File, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
         self.0.write(file, offset, bytes)
     }
@@ -441,16 +445,69 @@ fn a_small_flush_writes_little() {
         journal.flush().unwrap();
     };
     (0..40).for_each(|_| flush());
-    // proc_pid_io(5): counted when a page is made dirty.
-    let written = || -> u64 {
-        let text = fs::read_to_string("/proc/thread-self/io").unwrap();
-        let line = text.lines().find_map(|l| l.strip_prefix("write_bytes: "));
-        line.unwrap().parse().unwrap()
-    };
     let before = written();
     (0..100).for_each(|_| flush());
     let each = (written() - before) / 100;
     assert!(each <= 2 * 4096, "{each} bytes a flush");
+}
+
+/// Zeros spare small flushes a commit of the filesystem; large batches are better off without them.
+#[test]
+fn large_batches_are_written_once() {
+    let (_temp, dir) = state();
+    let opened = DiskJournal::open(&dir, &Options::default(), false).unwrap();
+    let (mut journal, _) = opened.replay(|_, _| ()).unwrap();
+    let (mut number, mut flushed) = (0, 0);
+    let mut flushes = |count: usize, records: usize| {
+        let before = written();
+        flushed = 0;
+        for _ in 0..count {
+            for _ in 0..records {
+                journal.append(Wall(1), &numbered(number)).unwrap();
+                number += 1;
+            }
+            flushed += journal.flush().unwrap().bytes;
+        }
+        (written() - before, flushed)
+    };
+    // A segment and more, so that the next one is begun under this load.
+    flushes(50, 2000);
+    let (large, bytes) = flushes(100, 2000);
+    assert!(large < bytes * 5 / 4, "{large} bytes written for {bytes}");
+    // The same blocks take small batches as well.
+    flushes(30, 1);
+    flushes(3, 2000);
+    flushes(30, 1);
+    drop(journal);
+    let opened = DiskJournal::open(&dir, &Options::default(), false).unwrap();
+    let mut found = 0;
+    let (_, report) = opened.replay(|_, _| found += 1).unwrap();
+    assert_eq!((found, report.damage), (number, vec![]));
+}
+
+/// What a start that was cut short has left is zeros again, and has the length that is asked for.
+#[test]
+fn what_is_reserved_reads_as_zeros() {
+    for parent in [env!("CARGO_TARGET_TMPDIR"), "/dev/shm"] {
+        let temp = tempfile::tempdir_in(parent).unwrap();
+        let dir = temp.path().join("state");
+        let mut disk = Disk::lock(&dir, false).unwrap();
+        fs::write(dir.join("spare.log"), vec![7; 300_000]).unwrap();
+        disk.reserve(File::Spare, 0, 65536).unwrap();
+        disk.reserve(File::Spare, 65536, 65536).unwrap();
+        assert!(fs::read(dir.join("spare.log")).unwrap() == vec![0; 131_072]);
+        disk.write(File::Spare, 65530, b"over a page").unwrap();
+        disk.flush(File::Spare).unwrap();
+        let bytes = fs::read(dir.join("spare.log")).unwrap();
+        assert_eq!(&bytes[65529..65542], b"\0over a page\0");
+    }
+}
+
+/// proc_pid_io(5): bytes of this thread, counted when a page is made dirty.
+fn written() -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/io").unwrap();
+    let line = text.lines().find_map(|l| l.strip_prefix("write_bytes: "));
+    line.unwrap().parse().unwrap()
 }
 
 /// The copy of a daemon that was killed goes on for a moment, while the next daemon has begun a compaction of its

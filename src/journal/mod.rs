@@ -108,9 +108,9 @@ pub struct Flushed {
 /// How far the next segment is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Spare {
-    /// Zeros written so far.
+    /// Bytes made so far.
     Growing(u32),
-    /// All written, flushed.
+    /// All made, flushed.
     Ready,
     /// The last try failed; tried again by [`Journal::try_make_room`], or when nothing else is left.
     Blocked(Fault),
@@ -142,6 +142,9 @@ impl Active {
 
 /// How many zeros are written for the next segment after each flush: short enough not to be felt.
 const SPARE_SLICE_BYTES: u32 = 256 * 1024;
+/// From batches of this size on, the next segment is not written as zeros before it is used: writing each byte
+/// twice then costs more than the filesystem's own commit does that zeros spare a flush.
+const ZEROS_BELOW_BYTES: usize = 32 * 1024;
 /// How many of compaction's leftovers are removed after each flush.
 const STALE_SLICE_FILES: usize = 4;
 
@@ -156,6 +159,8 @@ pub struct Journal<S> {
     active: Active,
     next_seq: u64,
     spare: Spare,
+    /// Bytes of a large batch of late: falls by half with each that is smaller.
+    batch_bytes: usize,
     compaction: Option<Compaction>,
     stale: Vec<File>,
     base_bytes: u64,
@@ -324,6 +329,7 @@ impl<S: Storage> Opened<S> {
             },
             next_seq: walked.next_seq,
             spare: Spare::Growing(0),
+            batch_bytes: 0,
             compaction: None,
             stale,
             base_bytes: self.survey.base.as_ref().map_or(0, |entry| entry.size),
@@ -380,7 +386,8 @@ impl<S: Storage> Journal<S> {
         let records = self.active.staged_records;
         self.write_out()?;
         // Twice as fast as the active segment is used up.
-        self.grow_spare(SPARE_SLICE_BYTES.max(u32::try_from(2 * bytes).unwrap_or(u32::MAX)));
+        let slice = SPARE_SLICE_BYTES.max(u32::try_from(2 * bytes).unwrap_or(u32::MAX));
+        self.grow_spare(slice);
         Ok(Flushed {
             bytes,
             records,
@@ -471,6 +478,7 @@ impl<S: Storage> Journal<S> {
             .write(file, end.into(), &self.active.staged)
             .and_then(|()| self.storage.flush(file));
         written.map_err(|fault| self.fail(fault))?;
+        self.batch_bytes = self.active.staged.len().max(self.batch_bytes / 2);
         let bytes = u32::try_from(self.active.staged.len()).unwrap_or(u32::MAX);
         self.active.end = end.saturating_add(bytes);
         self.active.staged.clear();
@@ -524,22 +532,25 @@ impl<S: Storage> Journal<S> {
         Ok(())
     }
 
-    /// Writes up to `bytes` zeros of the next segment; the last slice flushes it. A failure is kept in
-    /// `spare`: it is the active segment's matter only when that is used up.
+    /// Makes up to `bytes` of the next segment, as suits the batches of late; the last slice flushes it. A
+    /// failure is kept in `spare`: it is the active segment's matter only when that is used up.
     fn grow_spare(&mut self, bytes: u32) {
         let Spare::Growing(done) = self.spare else {
             return;
         };
         let slice = bytes.min(self.segment_bytes - done);
-        let grown = self
-            .storage
-            .allocate(File::Spare, done.into(), slice.into())
-            .and_then(|()| {
-                if done + slice < self.segment_bytes {
-                    return Ok(Spare::Growing(done + slice));
-                }
-                self.storage.flush(File::Spare).map(|()| Spare::Ready)
-            });
+        let made = if self.batch_bytes < ZEROS_BELOW_BYTES {
+            self.storage
+                .allocate(File::Spare, done.into(), slice.into())
+        } else {
+            self.storage.reserve(File::Spare, done.into(), slice.into())
+        };
+        let grown = made.and_then(|()| {
+            if done + slice < self.segment_bytes {
+                return Ok(Spare::Growing(done + slice));
+            }
+            self.storage.flush(File::Spare).map(|()| Spare::Ready)
+        });
         self.spare = grown.unwrap_or_else(Spare::Blocked);
     }
 

@@ -1,7 +1,8 @@
 //! The real storage: files in the state directory, segments written through a mapping.
 //!
-//! A segment is allocated by writing zeros over all of it, page by page: `fallocate` would leave unwritten
-//! extents, whose first flush is a commit of metadata each; larger writes would make larger folios. Its pages are faulted in before they are written
+//! For small batches a segment is allocated by writing zeros over all of it, page by page: `fallocate` leaves
+//! unwritten extents, whose first flush is a commit of metadata each; larger writes would make larger folios. For
+//! large batches it is `fallocate`. Its pages are faulted in before they are written
 //! (`MADV_POPULATE_WRITE`), so that an error is an errno and not a signal. `fdatasync` of the descriptor
 //! writes dirty mapped pages too, and leaves out what has nothing but a new mtime to be committed.
 //! Reading is `pread`.
@@ -12,7 +13,7 @@ use super::{Journal, Opened, Options};
 use crate::sys::map::{self, Map};
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat, renameat};
+use nix::fcntl::{AtFlags, FallocateFlags, Flock, FlockArg, OFlag, fallocate, openat, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, UnlinkatFlags, linkat, unlinkat};
 use std::collections::BTreeMap;
@@ -51,6 +52,9 @@ pub struct Disk {
 struct Handle {
     file: File,
     map: Option<Map>,
+    /// Below this offset the page cache may have folios of many pages: a store through the mapping would make
+    /// all of one dirty.
+    large_below: u64,
 }
 
 impl DiskJournal {
@@ -239,7 +243,12 @@ impl Disk {
                     Ok(()) | Err(_) => {}
                 }
             }
-            self.open.insert(name, Handle { file, map: None });
+            let handle = Handle {
+                file,
+                map: None,
+                large_below: 0,
+            };
+            self.open.insert(name, handle);
         }
         let path = &self.path;
         self.open
@@ -317,6 +326,17 @@ impl Storage for Disk {
                 map::start_writeback(&handle.file, offset, length)
             })
             .map_err(|error| self.fault("allocate", name, &error))
+    }
+
+    fn reserve(&mut self, name: Name, offset: u64, length: u64) -> Result<(), Fault> {
+        self.writable("allocate", name)?;
+        let handle = self.handle("create", name, true)?;
+        handle.map = None;
+        match handle.reserve(offset, length) {
+            // Not every filesystem can: tmpfs cannot, and needs not.
+            Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => self.allocate(name, offset, length),
+            other => other.map_err(|errno| self.fault("allocate", name, &errno.into())),
+        }
     }
 
     fn write(&mut self, name: Name, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
@@ -414,10 +434,41 @@ impl Storage for Disk {
 /// each page in and write-protecting it again after the flush costs more than one call (measured with
 /// batches of 8 KiB: 0.9 of the rate of pwrite and fdatasync through the mapping, 1.0 so).
 const MAPPED_MAX_BYTES: usize = 4096;
+/// A folio is never larger than the write that makes it, and ends with its last page at the latest.
+const PAGE_BYTES: u64 = 4096;
 
 impl Handle {
+    /// The range becomes zeros without being written. Of a spare that is left from another time its blocks
+    /// stay: on a full disk nobody else gets them meanwhile.
+    fn reserve(&mut self, offset: u64, length: u64) -> Result<(), Errno> {
+        let end = offset.saturating_add(length);
+        let errno = |error: io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+        let length = i64::try_from(length).map_err(|_| Errno::EFBIG)?;
+        let start = i64::try_from(offset).map_err(|_| Errno::EFBIG)?;
+        loop {
+            match fallocate(
+                &self.file,
+                FallocateFlags::FALLOC_FL_ZERO_RANGE,
+                start,
+                length,
+            ) {
+                Err(Errno::EINTR) => {}
+                other => break other?,
+            }
+        }
+        if offset == 0 && self.file.metadata().map_err(errno)?.len() > end {
+            self.file.set_len(end).map_err(errno)?;
+        }
+        Ok(())
+    }
+
     fn write_segment(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        if bytes.len() > MAPPED_MAX_BYTES {
+        let large = bytes.len() > MAPPED_MAX_BYTES;
+        if large || offset < self.large_below {
+            if large {
+                let end = offset.saturating_add(bytes.len() as u64);
+                self.large_below = end.next_multiple_of(PAGE_BYTES);
+            }
             return self.file.write_all_at(bytes, offset);
         }
         let too_far = || io::Error::from(io::ErrorKind::InvalidInput);

@@ -121,6 +121,11 @@ pub trait Storage {
     /// Makes the file if need be and writes zeros over a range of it, so that its blocks exist; what it
     /// covers may have had other bytes. Does not wait for the disk.
     fn allocate(&mut self, file: File, offset: u64, length: u64) -> Result<(), Fault>;
+    /// The same without the writing, where the place can do that: the range has blocks and reads as zeros, at the
+    /// price that the flush of what is first written to a block has more to do.
+    fn reserve(&mut self, file: File, offset: u64, length: u64) -> Result<(), Fault> {
+        self.allocate(file, offset, length)
+    }
     /// Writes inside what is allocated (segments) or at the end (bases; makes the file at offset 0).
     fn write(&mut self, file: File, offset: u64, bytes: &[u8]) -> Result<(), Fault>;
     /// Makes everything written to the file durable.

@@ -249,6 +249,12 @@ impl Storage for Watched {
         Ok(())
     }
 
+    fn reserve(&mut self, file: File, offset: u64, length: u64) -> Result<(), Fault> {
+        self.disk.reserve(file, offset, length)?;
+        self.made(file);
+        Ok(())
+    }
+
     fn write(&mut self, file: File, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
         self.disk.write(file, offset, bytes)?;
         self.made(file);
