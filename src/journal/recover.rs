@@ -433,20 +433,40 @@ impl Walk<'_> {
                 Err(bad) => (Found::Nothing, Why::Frame(bad)),
                 Ok(frame) => {
                     let seq = frame.stamp.seq;
+                    let found = match self.expected {
+                        Some(expected) if seq < expected => Found::Behind,
+                        Some(expected) if seq > expected => Found::Ahead,
+                        _ => Found::Follows,
+                    };
+                    // Taken wherever it is: nearly all of them, so nothing else is looked at before.
+                    if found == Found::Follows {
+                        let (stamp, bytes) = (frame.stamp, frame_bytes(frame.body));
+                        known = known.max(stamp.flushed.into());
+                        match self.take(entry.file, at, &frame) {
+                            Taken::Yes => records += 1,
+                            Taken::BadBody(kind) => {
+                                let (file, storage) = (entry.file, &*reader.storage);
+                                self.damage(storage, file, at, bytes.into(), Why::Body(kind), 1);
+                            }
+                            Taken::UnknownKind(kind) => {
+                                return Err(unknown_kind(reader.storage, entry.file, at, kind));
+                            }
+                        }
+                        self.out.tail.push(at);
+                        self.expected = Some(stamp.seq.saturating_add(1));
+                        at += u64::from(bytes);
+                        continue;
+                    }
                     let why = Why::Sequence {
                         expected,
                         found: seq,
                     };
-                    match self.expected {
-                        Some(expected) if seq < expected => (Found::Behind, why),
-                        Some(expected) if seq > expected => (Found::Ahead, why),
-                        _ => (Found::Follows, why),
-                    }
+                    (found, why)
                 }
             };
             let seqs = expected..successor_seq.unwrap_or(u64::MAX);
             let mut flushed = successor_seq.is_some() || at < known;
-            if !flushed && !matches!(found, Found::Follows | Found::Complete) {
+            if !flushed && found != Found::Complete {
                 let highest = reader.highest_flushed(at.saturating_add(8), seqs.clone())?;
                 known = known.max(highest.unwrap_or(0));
                 flushed = at < known;
@@ -465,23 +485,8 @@ impl Walk<'_> {
                 }
                 Action::Take | Action::Skip => {
                     let Ok(frame) = reader.frame(at)? else { break };
-                    let (stamp, bytes) = (frame.stamp, frame_bytes(frame.body));
-                    known = known.max(stamp.flushed.into());
-                    if action == Action::Take {
-                        match self.take(entry.file, at, &frame) {
-                            Taken::Yes => records += 1,
-                            Taken::BadBody(kind) => {
-                                let (file, storage) = (entry.file, &*reader.storage);
-                                self.damage(storage, file, at, bytes.into(), Why::Body(kind), 1);
-                            }
-                            Taken::UnknownKind(kind) => {
-                                return Err(unknown_kind(reader.storage, entry.file, at, kind));
-                            }
-                        }
-                        self.out.tail.push(at);
-                        self.expected = Some(stamp.seq.saturating_add(1));
-                    }
-                    at += u64::from(bytes);
+                    known = known.max(frame.stamp.flushed.into());
+                    at += u64::from(frame_bytes(frame.body));
                 }
                 // While the daemon runs, the place may have been written after it was looked at and
                 // before the later record that knows it flushed: it is looked at once more.
