@@ -168,6 +168,9 @@ impl Core {
                 {
                     job.displaced = true;
                 }
+                if from == to {
+                    return;
+                }
                 // What was gone under the old name before stays there.
                 if let Some(known) = self.files.get(from).copied().filter(|known| !known.gone) {
                     self.files.take(from);
