@@ -101,6 +101,8 @@ pub struct Core {
     renames: BTreeMap<(u32, u32), HalfRename>,
     half_at: BTreeMap<FileKey, (u32, u32)>,
     half_of: BTreeMap<(u32, u64), (u32, u32)>,
+    /// Cookie and watch of the last private name that was renamed.
+    from_private: Option<(u32, u32)>,
     stash: VecDeque<Stashed>,
     stash_lost: bool,
     /// Watch descriptors that ended while answers that may name them were on their way.
@@ -140,6 +142,7 @@ impl Core {
             renames: BTreeMap::new(),
             half_at: BTreeMap::new(),
             half_of: BTreeMap::new(),
+            from_private: None,
             stash: VecDeque::new(),
             stash_lost: false,
             dead_wds: BTreeSet::new(),

@@ -398,7 +398,10 @@ impl Core {
         if bits & mask::MOVED_FROM != 0 {
             // A file that is not selected has nothing to carry along.
             if self.selects(watch, dir, name) {
+                self.left_its_name(FileKey::new(dir, name));
                 self.half_rename(watch, dir, cookie, name, false);
+            } else if name.starts_with(PRIVATE_PREFIX) {
+                self.from_private = Some((cookie, watch));
             }
         } else if bits & mask::MOVED_TO != 0 {
             let from = self.take_half(cookie, watch, false);
@@ -419,6 +422,10 @@ impl Core {
                 // A close before was of the file that had the name before; and the rename itself has set the ctime
                 // by which a close tells a rewrite.
                 candidate.closed = false;
+                // A file that a disposition gives back is no more complete than it was.
+                if self.from_private.take() == Some((cookie, watch)) {
+                    candidate.signal = Signal::Close;
+                }
             }
             if let Some(from) = from {
                 self.scan_awaits_instead(watch, from, to);
@@ -429,6 +436,15 @@ impl Core {
             self.hint(watch, dir, name, Signal::Link, None);
         } else if bits & mask::DELETE != 0 {
             self.file_gone(FileKey::new(dir, name));
+        }
+    }
+
+    /// The file that a candidate was is renamed: an answer on its way is about that one.
+    fn left_its_name(&mut self, key: FileKey) {
+        if let Some(candidate) = self.candidates.get_mut(&key) {
+            candidate.seen = None;
+            candidate.fresh = false;
+            candidate.stale = candidate.asked.is_some();
         }
     }
 

@@ -634,6 +634,8 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Append(record) => records.push((wall, record)),
+                // How much is said must not move the point of a crash: a story is told with more.
+                Effect::Log(..) => {}
                 other => others.push(other),
             }
         }
