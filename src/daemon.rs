@@ -87,6 +87,8 @@ struct Daemon {
     scouts: Scouts,
     source: Source,
     due: Due,
+    /// Signals not yet acted on.
+    held: Vec<Signal>,
     /// Answers of scouts and ends of children, which wait until every event before them has been read.
     late: Vec<Input>,
     room: room::Room,
@@ -165,7 +167,8 @@ impl Daemon {
 
     // ---- 2 ----
 
-    fn drain(&mut self) -> Result<Vec<Input>, Fatal> {
+    /// Remembers what has become ready: it is told of once.
+    fn note_ready(&mut self) -> Result<(), Fatal> {
         for event in &self.events {
             match event.token() {
                 SIGNALS => self.due.signals = true,
@@ -180,6 +183,11 @@ impl Daemon {
                 }
             }
         }
+        Ok(())
+    }
+
+    fn drain(&mut self) -> Result<Vec<Input>, Fatal> {
+        self.note_ready()?;
         let mut inputs = Vec::new();
         self.drain_signals(&mut inputs)?;
         if std::mem::take(&mut self.due.mounts) {
@@ -219,15 +227,19 @@ impl Daemon {
         Ok(drained)
     }
 
-    fn drain_signals(&mut self, inputs: &mut Vec<Input>) -> Result<(), Fatal> {
-        if !std::mem::take(&mut self.due.signals) {
-            return Ok(());
+    /// Signals are taken from the sockets that they come by.
+    fn hold_signals(&mut self) -> Result<(), Fatal> {
+        if std::mem::take(&mut self.due.signals) {
+            self.signals
+                .drain(&mut self.held)
+                .map_err(|error| Fatal::new(70, format!("the signals' socket: {error}")))?;
         }
-        let mut signals = Vec::new();
-        self.signals
-            .drain(&mut signals)
-            .map_err(|error| Fatal::new(70, format!("the signals' socket: {error}")))?;
-        for signal in signals {
+        Ok(())
+    }
+
+    fn drain_signals(&mut self, inputs: &mut Vec<Input>) -> Result<(), Fatal> {
+        self.hold_signals()?;
+        for signal in std::mem::take(&mut self.held) {
             match signal {
                 Signal::Hup => {
                     if let Some(plan) = self.reload() {
@@ -280,9 +292,7 @@ impl Daemon {
         for effect in effects {
             if let Effect::Append(record) = effect {
                 any = true;
-                self.journal
-                    .append(self.now.wall, record)
-                    .map_err(|error| Fatal::new(74, format!("{error}")))?;
+                self.append(record)?;
             }
         }
         if any {
@@ -326,6 +336,13 @@ impl Daemon {
         self.scouts
             .flush(self.now.mono, &mut self.children, &mut self.late);
         self.log.flush(self.now.mono);
+        self.feed_watchdog();
+        if self.manager.wants_retry() {
+            self.tell(|manager| manager.retry());
+        }
+    }
+
+    fn feed_watchdog(&mut self) {
         if self.watchdog.is_some_and(|at| at <= self.now.mono) {
             self.tell(|manager| manager.watchdog());
             self.watchdog = self
@@ -333,26 +350,32 @@ impl Daemon {
                 .watchdog_interval()
                 .map(|every| self.now.mono.after(every));
         }
-        if self.manager.wants_retry() {
-            self.tell(|manager| manager.retry());
-        }
     }
 
     /// Keeps what the next start has to read in bounds.
     fn compact(&mut self) -> Result<(), Fatal> {
-        let trouble = if std::mem::take(&mut self.due.compaction) {
-            self.compaction
+        if self.due.compaction {
+            return self.compaction_ended();
+        }
+        let trouble = self.compaction.begin_if_due(
+            &mut self.journal,
+            &self.core,
+            self.now,
+            self.poll.registry(),
+        );
+        if let Some(text) = trouble {
+            self.say(Level::Warning, text);
+        }
+        Ok(())
+    }
+
+    fn compaction_ended(&mut self) -> Result<(), Fatal> {
+        if std::mem::take(&mut self.due.compaction)
+            && let Some(text) = self
+                .compaction
                 .ended(&mut self.journal, self.now.mono)
                 .map_err(|error| Fatal::new(74, error.to_string()))?
-        } else {
-            self.compaction.begin_if_due(
-                &mut self.journal,
-                &self.core,
-                self.now,
-                self.poll.registry(),
-            )
-        };
-        if let Some(text) = trouble {
+        {
             self.say(Level::Warning, text);
         }
         Ok(())

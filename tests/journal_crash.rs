@@ -32,6 +32,8 @@ struct Happened {
     commits: u64,
     rotations: u64,
     finals: u64,
+    /// Compactions that were committed while there was no room for a segment.
+    freed: u64,
 }
 
 /// What the world knows: what has been appended, what has been promised.
@@ -113,9 +115,11 @@ fn live(
                 if done.is_ok() && to == end {
                     pushed = None;
                     promise.forgettable = keep;
+                    let full = journal.no_room().is_some();
                     journal.compact_commit().map(|_| {
                         promise.forgotten = keep;
                         happened.commits += 1;
+                        happened.freed += u64::from(full);
                     })
                 } else {
                     done
@@ -168,7 +172,11 @@ fn nothing_flushed_is_lost_by_power_cuts() {
             if random.below(2) == 0 {
                 memory.0.borrow_mut().fail_at = Some(calls + random.below(60) as u64);
             }
+            // Or the disk is full soon.
+            let room = 64 * 1024 + random.below(512) * 1024;
+            memory.0.borrow_mut().room = (random.below(2) == 0).then_some(room);
             live(&memory, &mut random, &mut promise, &mut happened, seed);
+            memory.0.borrow_mut().room = None;
             if random.below(3) == 0 {
                 memory.process_ends();
             } else {
@@ -185,8 +193,9 @@ fn nothing_flushed_is_lost_by_power_cuts() {
         commits,
         rotations,
         finals,
+        freed,
     } = happened;
-    let least = [cuts, rewrites, commits, rotations, finals];
+    let least = [cuts, rewrites, commits, rotations, finals, freed];
     println!("{seeds} seeds: {happened:?}");
     assert!(least.iter().all(|&n| n > seeds / 20), "{happened:?}");
 }

@@ -362,6 +362,54 @@ fn a_full_disk_pauses_and_keeps_its_reserve() {
     assert_eq!(numbers, (0..count).collect::<Vec<_>>());
 }
 
+/// No room for one more segment, and most of what lies in those there are is history.
+#[test]
+fn a_full_disk_is_compacted_free() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("not run: needs root to mount a small filesystem");
+        return;
+    }
+    let disk = SmallDisk::mount(512);
+    let dir = disk.0.path().join("state");
+    let (mut journal, _, _) = open(&dir);
+    let mut count = 0;
+    while journal.append(Wall(1), &numbered(count)).is_ok() {
+        count += 1;
+    }
+    journal.flush().unwrap();
+    assert!(!journal.try_make_room());
+    assert!(journal.compaction_may_make_room());
+    // A state that does not fit: nothing changes, and the next try takes no more than the first.
+    for _ in 0..20 {
+        journal.compact_begin(Wall(2)).unwrap();
+        let all = journal.compact_copy((0..count).map(numbered));
+        assert!(matches!(all, Err(JournalError::NoRoom(_))), "{all:?}");
+    }
+    // Outcomes have a little room meanwhile.
+    journal.append(Wall(3), &numbered(count)).unwrap();
+    count += 1;
+    journal.flush().unwrap();
+    journal.compact_begin(Wall(4)).unwrap();
+    // The base's room is not taken from it.
+    assert!(!journal.try_make_room());
+    journal
+        .compact_copy((count - 9..count).map(numbered))
+        .unwrap();
+    journal.compact_switch().unwrap();
+    assert!(journal.try_make_room());
+    assert_eq!(journal.no_room(), None);
+    for _ in 0..3000 {
+        journal.append(Wall(5), &numbered(count)).unwrap();
+        count += 1;
+    }
+    journal.flush().unwrap();
+    drop(journal);
+    let (_, report, records) = open(&dir);
+    assert_eq!(report.damage, []);
+    let numbers: Vec<u64> = records.iter().map(number).collect();
+    assert_eq!(numbers, (count - 3009..count).collect::<Vec<_>>());
+}
+
 #[test]
 fn a_read_only_disk_says_so_and_can_be_looked_at() {
     if !nix::unistd::geteuid().is_root() {

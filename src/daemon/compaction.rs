@@ -98,6 +98,7 @@ impl Compaction {
         if self.copy.is_some()
             || now.mono < self.not_before
             || (!self.at_once
+                && !journal.compaction_may_make_room()
                 && journal.total_bytes() < live + self.slack.bytes + self.slack.times * live)
         {
             return None;

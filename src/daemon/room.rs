@@ -1,9 +1,16 @@
-//! Watches the journal's room, so that the core pauses before a record has none.
+//! Watches the journal's room, so that the core pauses before a record has none; and stands still where one turn has
+//! decided more than there is room for.
 
+use super::{Daemon, Fatal};
 use crate::core::Input;
+use crate::core::record::Record;
 use crate::core::time::Mono;
-use crate::journal::Journal;
 use crate::journal::segment::Disk;
+use crate::journal::{Journal, JournalError};
+use crate::plan::Level;
+use crate::service::Signal;
+use crate::sys::clock;
+use std::io;
 use std::time::Duration;
 
 /// How often room is looked for when there is none.
@@ -45,5 +52,70 @@ impl Room {
             // First of all inputs: nothing of this turn is to count on room.
             inputs.insert(0, Input::JournalRoom(false));
         }
+    }
+}
+
+impl Daemon {
+    /// Appends one of a turn's records. Where there is no room for it the loop stands still until there is: nothing
+    /// of the turn may be done before all of it is durable, and the core has decided it already.
+    pub(super) fn append(&mut self, record: &Record) -> Result<(), Fatal> {
+        let mut said = false;
+        loop {
+            match self.journal.append(self.now.wall, record) {
+                Ok(()) if said => {
+                    self.say(Level::Info, "the journal has room again: going on".into());
+                    self.tell(|manager| manager.status("running"));
+                    return Ok(());
+                }
+                Ok(()) => return Ok(()),
+                Err(error @ JournalError::NoRoom(_)) => {
+                    if !said {
+                        self.say(
+                            Level::Error,
+                            format!("no room for the journal: everything waits; {error}"),
+                        );
+                        self.tell(|manager| manager.status("no room for the journal"));
+                        said = true;
+                    }
+                    self.stand_still()?;
+                }
+                Err(error) => return Err(Fatal::new(74, error.to_string())),
+            }
+        }
+    }
+
+    /// Waits a moment, taking note of what comes meanwhile, and answers a wish to stop.
+    fn stand_still(&mut self) -> Result<(), Fatal> {
+        self.now.mono = clock::boottime();
+        let until = self.now.mono.after(LOOK_AGAIN);
+        while self.now.mono < until {
+            self.log.flush(self.now.mono);
+            self.feed_watchdog();
+            match self
+                .poll
+                .poll(&mut self.events, Some(until.since(self.now.mono)))
+            {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                    return Err(Fatal::new(70, format!("epoll_wait: {error}")));
+                }
+                _ => {}
+            }
+            self.now.mono = clock::boottime();
+            self.note_ready()?;
+            // One that was begun before this turn: its end may make the room.
+            self.compaction_ended()?;
+            self.hold_signals()?;
+            if self
+                .held
+                .iter()
+                .any(|signal| matches!(signal, Signal::Term | Signal::Int))
+            {
+                // As after a crash: what is not durable was not done, and is found again.
+                let text = "told to stop while there is no room for the journal; what was decided last and not \
+                            written down is decided again at the next start";
+                return Err(Fatal::new(73, text.into()));
+            }
+        }
+        Ok(())
     }
 }

@@ -134,6 +134,7 @@ impl Daemon {
                 compaction: false,
                 scouts: Vec::new(),
             },
+            held: Vec::new(),
             late: Vec::new(),
             room: Room::default(),
             compaction: Compaction::new(slack, !report.damage.is_empty()),

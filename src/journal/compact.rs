@@ -34,12 +34,19 @@ impl<S: Storage> Journal<S> {
     ///
     /// # Errors
     /// `NoRoom`: nothing was started, the journal goes on as it is. `NotCompacting(true)`: one is under way.
+    ///
+    /// A full disk is no hindrance while there is room for a small segment: the base may be the smaller one.
     pub fn compact_begin(&mut self, wall: Wall) -> Result<(), JournalError> {
         self.alive()?;
         if self.compaction.is_some() {
             return Err(JournalError::NotCompacting(true));
         }
-        self.rotate(wall)?;
+        match self.rotate(wall) {
+            Err(JournalError::NoRoom(_)) if self.compaction_may_make_room() => {
+                self.rotate_small(wall)?;
+            }
+            other => other?,
+        }
         let number = self.active.number;
         let header = Header {
             role: Role::Base,

@@ -409,13 +409,25 @@ impl<S: Storage> Journal<S> {
         }
     }
 
-    /// Tries again to make the next segment, and tells [`Journal::has_room`]. Cheap when there is room.
+    /// Tries again to make the next segment, and tells [`Journal::has_room`]. Cheap when there is room. While a
+    /// compaction is under way what room there is belongs to its base.
     pub fn try_make_room(&mut self) -> bool {
-        if self.failed.is_none() && self.blocked() {
+        if self.failed.is_none() && self.blocked() && self.compaction.is_none() {
+            // What cannot be removed is tried again, and told, by the next flush.
+            match self.remove_stale(usize::MAX) {
+                Ok(()) | Err(_) => {}
+            }
             self.spare = Spare::Growing(0);
             self.grow_spare(u32::MAX);
         }
         self.has_room()
+    }
+
+    /// There is no room for another segment, and so much lies in those there are that a compaction may make some.
+    pub fn compaction_may_make_room(&self) -> bool {
+        self.failed.is_none()
+            && self.blocked()
+            && self.log_bytes > u64::from(self.segment_bytes / 4)
     }
 
     /// Bytes of the state as the last compaction wrote it.
@@ -498,6 +510,27 @@ impl<S: Storage> Journal<S> {
         if let Spare::Blocked(fault) = &self.spare {
             return Err(no_room(fault.clone()));
         }
+        self.open_spare(wall, self.segment_bytes)?;
+        self.spare = Spare::Growing(0);
+        Ok(())
+    }
+
+    /// Closes the active segment and opens a small one, for a compaction where there is no room for a whole one.
+    /// What the try to make a whole one has taken is given back: the base needs it.
+    fn rotate_small(&mut self, wall: Wall) -> Result<(), JournalError> {
+        if self.active.end == HEADER_BYTES && self.active.staged.is_empty() {
+            return self.storage.remove(File::Spare).map_err(no_room);
+        }
+        let size = (self.segment_bytes / 16).next_multiple_of(4096).max(8192);
+        self.storage
+            .allocate(File::Spare, 0, size.into())
+            .and_then(|()| self.storage.flush(File::Spare))
+            .map_err(no_room)?;
+        self.open_spare(wall, size)
+    }
+
+    /// Closes the active segment; the spare one, which has `size` bytes, takes its place.
+    fn open_spare(&mut self, wall: Wall, size: u32) -> Result<(), JournalError> {
         let number = next_number(&self.storage, self.active.number)?;
         self.write_out()?;
         let header = Header {
@@ -521,14 +554,13 @@ impl<S: Storage> Journal<S> {
         staged.clear();
         self.active = Active {
             number,
-            size: self.segment_bytes,
+            size,
             seed: header.seed(),
             end: HEADER_BYTES,
             staged,
             staged_records: 0,
         };
         self.log_bytes += u64::from(HEADER_BYTES);
-        self.spare = Spare::Growing(0);
         Ok(())
     }
 

@@ -125,3 +125,63 @@ fn a_linked_root_that_leads_elsewhere_is_found_by_a_listing() {
     let runs = bed.wait_runs(2);
     assert_eq!(runs[1].path, bed.path("other").join("b"));
 }
+
+/// A tmpfs for the state.
+struct Small(std::path::PathBuf);
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        ran("umount", &["-l".as_ref(), self.0.as_os_str()]);
+    }
+}
+
+/// More is decided in one turn than there is room for: the daemon stands still, and neither ends nor does anything of
+/// it before it can be written down.
+#[test]
+fn a_turn_that_has_no_room_waits_for_it() {
+    for stopped in [false, true] {
+        let bed = Bed::new();
+        let state = bed.path("state");
+        fs::create_dir(&state).expect("a mount point");
+        let options = ["-t", "tmpfs", "-o", "size=1m,mode=0700", "small"];
+        let mut args: Vec<&std::ffi::OsStr> = options.iter().map(|word| word.as_ref()).collect();
+        args.push(state.as_os_str());
+        if !ran("mount", &args) {
+            eprintln!("not tested: nothing can be mounted here");
+            return;
+        }
+        let _small = Small(state.clone());
+        bed.configure(&[], "settle = \"0\"\nexisting = \"skip\"\n");
+        let config = bed.path("settled.toml");
+        let run = ["run".as_ref(), "-c".as_ref(), config.as_os_str()];
+        let env = [("SETTLED_TEST_COMPACT_BYTES", "1000000000000")];
+        let daemon = bed.spawn_with(&run, &env);
+        daemon.wait_log("ready:");
+        drop(daemon);
+        // The next start finds a watch that it has not seen, and many files in it: a baseline of each.
+        for n in 0..3000 {
+            fs::write(bed.inside(format!("{n:0200}")), "x").expect("a file");
+        }
+        let text = fs::read_to_string(&config).expect("the configuration");
+        fs::write(&config, text.replace("[watch.w]", "[watch.v]")).expect("a configuration");
+        fs::write(state.join("ballast"), vec![0; 1 << 20]).expect_err("a full disk");
+        let mut daemon = bed.spawn_with(&run, &env);
+        daemon.wait_log("everything waits");
+        if stopped {
+            daemon.signal(libc::SIGTERM);
+            assert_eq!(daemon.wait().code(), Some(73), "{:?}", daemon.log());
+            fs::remove_file(state.join("ballast")).expect("room");
+            daemon = bed.spawn_with(&run, &env);
+        } else {
+            fs::remove_file(state.join("ballast")).expect("room");
+            daemon.wait_log("going on");
+        }
+        daemon.wait_log("ready:");
+        fs::write(bed.inside("new"), "y").expect("a file");
+        let runs = bed.wait_runs(1);
+        assert_eq!(runs[0].path, bed.inside("new"));
+        daemon.signal(libc::SIGTERM);
+        assert_eq!(daemon.wait().code(), Some(0), "{:?}", daemon.log());
+        assert_eq!(bed.runs().len(), 1);
+    }
+}
