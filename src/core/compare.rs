@@ -42,6 +42,12 @@ impl Core {
             self.find_replaced(watch, scan.replaced);
             self.find_renamed(watch, scan.started, scan.missing, scan.displaced);
             self.dirs_missing(watch, scan.missing_dirs);
+            let watch_of = |key: &FileKey| self.tree.get(key.dir()).map(|node| node.watch);
+            for (key, candidate) in &mut self.candidates {
+                if watch_of(key) == Some(watch) {
+                    candidate.compared = candidate.fresh;
+                }
+            }
         }
         if first_ever {
             self.append(Record::Scanned { watch: id });

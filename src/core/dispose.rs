@@ -4,7 +4,7 @@
 use super::ask::{Act, Disposal as Answered, Fault, Question, numbered};
 use super::files::FileKey;
 use super::ids::{DirId, JobId};
-use super::job::Phase;
+use super::job::{Job, Phase};
 use super::record::{Disposal, DisposedHow, Outcome, Record};
 use super::settle::Signal;
 use super::timers::Timer;
@@ -86,6 +86,26 @@ impl Core {
         }
     }
 
+    /// Lets a job whose file is not where a rename seemed to take it have its former place again.
+    fn goes_back(&mut self, id: JobId) -> bool {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return false;
+        };
+        let Some((dir, name)) = job.was.take() else {
+            return false;
+        };
+        let from = FileKey::new(job.dir, &job.name);
+        let free = !self.job_of.contains_key(&FileKey::new(dir, &name));
+        if self.tree.get(dir).is_none() || self.job_of.get(&from) != Some(&id) || !free {
+            return false;
+        }
+        self.carry(from, dir, &name);
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.was = None;
+        }
+        true
+    }
+
     /// A directory is reached again.
     pub(super) fn redo_disposals_in(&mut self, dir: DirId) {
         let ids: Vec<JobId> = self
@@ -134,15 +154,26 @@ impl Core {
             .tree
             .place(dir, &name)
             .is_some_and(|place| place.path() != path);
-        let Phase::Disposing {
-            disposal,
-            asked,
-            failures,
-        } = &mut job.phase
-        else {
+        let Phase::Disposing { asked, .. } = &mut job.phase else {
             return;
         };
         *asked = false;
+        if !moved && matches!(result, Ok(Answered::Gone | Answered::Changed)) && self.goes_back(id)
+        {
+            // What was renamed was another file that had come under the name meanwhile.
+            self.hint(watch, dir, &name, Signal::Close, None);
+            self.ask_dispose(id);
+            return;
+        }
+        let Some(Job {
+            phase: Phase::Disposing {
+                disposal, failures, ..
+            },
+            ..
+        }) = self.jobs.get_mut(&id)
+        else {
+            return;
+        };
         match result {
             // Renamed meanwhile, and its job with it: it is disposed of where it is now.
             Ok(Answered::Gone | Answered::Changed) | Err(Fault::Here(2 | 20)) if moved => {

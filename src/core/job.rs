@@ -84,6 +84,9 @@ pub struct Job {
     pub replayed: bool,
     /// Another job's file has been renamed over its own while it ran.
     pub displaced: bool,
+    /// Where it was before a rename that came while its file had its private name, or had not: it is looked for
+    /// there, too.
+    pub was: Option<(DirId, Box<[u8]>)>,
     /// Mark of the last listing that saw its file.
     pub mark: u8,
     /// Its serial key.
@@ -126,6 +129,7 @@ impl Core {
             outcome: None,
             replayed: false,
             displaced: false,
+            was: None,
             mark,
             key: Box::default(),
             by: Box::default(),
@@ -430,6 +434,9 @@ impl Core {
         self.job_of.remove(&from);
         self.job_of.insert(to, id);
         if let Some(job) = self.jobs.get_mut(&id) {
+            if matches!(job.phase, Phase::Disposing { .. }) {
+                job.was = Some((job.dir, job.name.clone()));
+            }
             job.dir = dir;
             job.name = name.into();
             job.mark = mark;

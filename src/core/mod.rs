@@ -101,8 +101,8 @@ pub struct Core {
     renames: BTreeMap<(u32, u32), HalfRename>,
     half_at: BTreeMap<FileKey, (u32, u32)>,
     half_of: BTreeMap<(u32, u64), (u32, u32)>,
-    /// Cookie and watch of the last private name that was renamed.
-    from_private: Option<(u32, u32)>,
+    /// Cookie of the last private name that was renamed.
+    from_private: Option<u32>,
     stash: VecDeque<Stashed>,
     stash_lost: bool,
     /// Watch descriptors that ended while answers that may name them were on their way.

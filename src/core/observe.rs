@@ -401,7 +401,7 @@ impl Core {
                 self.left_its_name(FileKey::new(dir, name));
                 self.half_rename(watch, dir, cookie, name, false);
             } else if name.starts_with(PRIVATE_PREFIX) {
-                self.from_private = Some((cookie, watch));
+                self.from_private = Some(cookie);
             }
         } else if bits & mask::MOVED_TO != 0 {
             let from = self.take_half(cookie, watch, false);
@@ -423,7 +423,7 @@ impl Core {
                 // by which a close tells a rewrite.
                 candidate.closed = false;
                 // A file that a disposition gives back is no more complete than it was.
-                if self.from_private.take() == Some((cookie, watch)) {
+                if self.from_private == Some(cookie) {
                     candidate.signal = Signal::Close;
                 }
             }
@@ -758,7 +758,11 @@ impl Core {
         }
         // Whatever had the new name was replaced.
         self.replaced(to);
-        self.file_gone(to);
+        self.known_gone(to);
+        self.job_gone(to);
+        // What was heard of the new name may be news of the file that has it now.
+        self.left_its_name(to);
+        self.queue_probe(to);
         self.lose_file(to);
         // What a candidate under the old name was seen to be is what went; nothing there may be taken for it.
         if let Some(candidate) = self.candidates.get_mut(&from) {

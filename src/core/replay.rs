@@ -287,6 +287,7 @@ impl Core {
                 outcome: None,
                 replayed: true,
                 displaced: false,
+                was: None,
                 mark: 0,
                 key: Box::default(),
                 by: Box::default(),

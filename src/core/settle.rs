@@ -94,6 +94,8 @@ pub struct Candidate {
     pub stale: bool,
     /// `seen` is from after the last event.
     pub fresh: bool,
+    /// A scan that ended since found no remembered file that it can have been.
+    pub compared: bool,
     /// In its lane.
     pub queued: bool,
     /// Times in a row that somebody held it.
@@ -139,6 +141,7 @@ impl Core {
             asked: None,
             stale: false,
             fresh: false,
+            compared: false,
             queued: false,
             refusals: 0,
             waits: Waits::Probe,
@@ -357,6 +360,9 @@ impl Core {
             && candidate.seen.is_some_and(|(before, _)| {
                 (before.ino, before.btime_ns) != (seen.0.ino, seen.0.btime_ns)
             });
+        candidate.compared &= candidate.seen.is_some_and(|(before, _)| {
+            (before.ino, before.btime_ns) == (seen.0.ino, seen.0.btime_ns)
+        });
         candidate.seen = Some(seen);
         if stale {
             // What was asked before the last event says nothing about after it.
@@ -555,6 +561,7 @@ impl Core {
 
     /// The evidence is all there.
     fn settled(&mut self, watch: u32, key: FileKey, stat: Stat) {
+        let told = self.is_told(watch);
         let Some(candidate) = self.candidates.get_mut(&key) else {
             return;
         };
@@ -565,12 +572,16 @@ impl Core {
             candidate.waits = Waits::Room;
             return;
         }
-        // A rename of which only the arrival was heard may have begun where no listing has been yet.
-        if matches!(candidate.signal, Signal::Scan | Signal::Moved)
-            && state.scan.is_some()
-            && state.history
-        {
+        // A rename of which only the arrival was heard may have begun where no listing has been yet; one of which
+        // nothing was heard, where the last listing was before it.
+        let compare = match candidate.signal {
+            Signal::Scan => state.scan.is_some() || !(candidate.compared || told),
+            Signal::Moved => state.scan.is_some(),
+            Signal::Link | Signal::Close => false,
+        };
+        if compare && state.history {
             candidate.waits = Waits::ScanEnd;
+            self.set_poll(watch);
             return;
         }
         if let Some((id, phase)) = self.live_phase(key) {
