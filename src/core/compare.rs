@@ -39,6 +39,7 @@ impl Core {
         // Whatever made another one necessary may have moved files between the listings of this one.
         let again = std::mem::take(&mut state.scan_again);
         if !again {
+            state.compared = Some(scan.started);
             self.find_replaced(watch, scan.replaced);
             self.find_renamed(watch, scan.started, scan.missing, scan.displaced);
             self.dirs_missing(watch, scan.missing_dirs);

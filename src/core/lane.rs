@@ -33,11 +33,11 @@ impl Core {
         self.lanes.entry(mount).or_default()
     }
 
-    /// Whether a mount's directories are being listed.
+    /// Whether a mount's directories are being listed, or will be once it answers.
     pub(super) fn lists(&self, mount: MountId) -> bool {
         self.lanes
             .get(&mount)
-            .is_some_and(|lane| !lane.silent && (lane.binds_asked > 0 || !lane.binds.is_empty()))
+            .is_some_and(|lane| lane.binds_asked > 0 || !lane.binds.is_empty())
     }
 
     pub(super) fn bind_answered(&mut self, lane: MountId) {

@@ -6,6 +6,7 @@ use super::ids::{AskId, DirId, MountId};
 use super::record::Record;
 use super::select::Verdict;
 use super::settle::Signal;
+use super::time::Mono;
 use super::timers::Timer;
 use super::tree::{Base, Bind};
 use super::watch::Root;
@@ -36,8 +37,8 @@ pub(super) struct HalfRename {
     pub(super) dir: DirId,
     pub(super) name: Vec<u8>,
     is_dir: bool,
-    /// A directory that is polled may have it: its time is up after the next listing.
-    awaits_poll: bool,
+    /// When.
+    since: Mono,
     /// What is remembered or owed under the name: a listing may find it under the new one.
     version: Option<u64>,
 }
@@ -461,7 +462,7 @@ impl Core {
                 dir,
                 name: name.to_vec(),
                 is_dir,
-                awaits_poll: false,
+                since: self.now.mono,
                 version,
             },
         );
@@ -540,22 +541,17 @@ impl Core {
             .get(&(cookie, watch))
             .and_then(|half| self.tree.place(half.dir, b""))
             .is_some_and(|place| self.lists(place.mount));
+        // A directory that is polled may have it: then a scan that began after it went tells.
         let told = self.is_told(watch);
-        if let Some(half) = self.renames.get_mut(&(cookie, watch))
-            && !told
-            && !std::mem::replace(&mut half.awaits_poll, true)
-        {
-            let poll = self
-                .watches
-                .get(watch as usize)
-                .map_or(RENAME_WAIT, |state| state.plan.poll);
-            self.timers.set(
-                Timer::Rename { cookie, watch },
-                self.now.mono.after(poll.saturating_add(RENAME_WAIT)),
-            );
-            return;
-        }
-        if listing {
+        let compared = self
+            .watches
+            .get(watch as usize)
+            .and_then(|state| state.compared);
+        let polling = self
+            .renames
+            .get(&(cookie, watch))
+            .is_some_and(|half| !told && compared.is_none_or(|began| began <= half.since));
+        if listing || polling {
             self.timers.set(
                 Timer::Rename { cookie, watch },
                 self.now.mono.after(RENAME_WAIT),

@@ -4,6 +4,7 @@ use super::files::FileKey;
 use super::ids::{DirId, WatchId};
 use super::queue::Queue;
 use super::scan::Scan;
+use super::time::Mono;
 use crate::plan::WatchPlan;
 use std::collections::BTreeSet;
 
@@ -41,6 +42,8 @@ pub struct Watch {
     pub scan_again: bool,
     /// A scan was completed in this life of the daemon.
     pub scanned: bool,
+    /// When the last scan began that could be compared.
+    pub compared: Option<Mono>,
     /// A scan was completed ever: from then on everything new is an arrival.
     pub scanned_ever: bool,
     /// Anything remembered, or a job from the journal: a scan has something to compare with.
@@ -77,6 +80,7 @@ impl Watch {
             scan: None,
             scan_again: false,
             scanned: false,
+            compared: None,
             scanned_ever: false,
             history: false,
             running: 0,

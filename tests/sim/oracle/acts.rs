@@ -83,7 +83,9 @@ impl Oracle {
                     && other.concluded.is_none()
                     && (placed && other.place.is_some()
                         || other.begun_life == moment.life && !moment.reloaded
-                        || alive.iter().any(|child| child.order.job == **id))
+                        || alive
+                            .iter()
+                            .any(|child| child.order.job == **id && child.life == moment.life))
             });
             if let Some((other, _)) = holder {
                 wrong = Some((

@@ -120,6 +120,10 @@ impl Oracle {
                     )),
                     None => None,
                 };
+                if ledger.begun_life != self.moment.life {
+                    // Its command is told the key that its name makes now.
+                    ledger.key = None;
+                }
                 ledger.begun_life = self.moment.life;
                 ledger.cut_told = false;
                 ledger.started = *attempt;
