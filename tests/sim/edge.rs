@@ -2,7 +2,7 @@
 
 use crate::children::{self, Child, Fate, Phase};
 use crate::disk::*;
-use crate::oracle::Rule;
+use crate::oracle::{Oracle, Rule};
 use crate::scouts::{self, Step, Task};
 use crate::story;
 use crate::story::show;
@@ -133,7 +133,10 @@ impl World {
     /// One step of a question, under the oracle's eyes where it changes something.
     pub fn one_step(&mut self, task: &mut Task) -> Step {
         let disposal = match &task.question {
-            Question::Dispose { act, .. } => Some((act.clone(), self.setup.disk.contents())),
+            Question::Dispose { act, private, .. } => {
+                let job = Oracle::job_of(private);
+                Some((job, act.clone(), self.setup.disk.contents()))
+            }
             _ => None,
         };
         let step = scouts::step(
@@ -142,12 +145,13 @@ impl World {
             &mut self.rng,
             &self.setup.aliases,
         );
-        if let Some((act, before)) = disposal {
+        if let Some((job, act, before)) = disposal {
             if let Some(uid) = step.unlinked {
                 story!(self.now, "mover: inode {uid} is unlinked for good");
                 self.oracle.unlinked(uid, &act, &self.setup.disk);
             }
-            self.oracle.moved(&before, &step, &act, &self.setup.disk);
+            self.oracle
+                .moved(job, &before, &step, &act, &self.setup.disk);
         }
         step
     }

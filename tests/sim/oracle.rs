@@ -136,6 +136,8 @@ pub struct Ledger {
     pub version: Option<Version>,
     pub disposal: Option<Disposal>,
     pub disposed: bool,
+    /// The mover has done what was asked.
+    pub moved: bool,
     pub key: Option<Vec<u8>>,
     /// Where it settled; nothing once something of its path was renamed.
     pub place: Option<(DirId, [u8; 12])>,

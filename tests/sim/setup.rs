@@ -5,7 +5,7 @@ use crate::disk::Disk;
 use crate::oracle::Covers;
 use crate::rng::Rng;
 use crate::scouts::Aliases;
-use crate::writers::{Stage, Writer, extra, script};
+use crate::writers::{Stage, Writer, extra, restless, script};
 use settled::core::template::Template;
 use settled::plan::*;
 use std::time::Duration;
@@ -289,7 +289,7 @@ pub fn draw(seed: u64) -> Setup {
         faults.fails = rate(4, 60);
         faults.full = rate(5, 300);
         faults.fill = if faults.full > 0 || rate(4, 1) > 0 {
-            46_000 + 1000 * rate(2, 6) as usize + 100 * more.below(40) as usize
+            46_000 + 1000 * rate(2, 14) as usize + 100 * more.below(30) as usize
         } else {
             0
         };
@@ -307,6 +307,19 @@ pub fn draw(seed: u64) -> Setup {
         }
         for _ in 0..more.below(3) {
             writers.push(Writer::new(extra(&mut more, &stage), false));
+        }
+        if faults.full == 0 && more.chance(1, 8) {
+            // One key for all, which fail, have to wait, and are renamed while they do.
+            temper.fails = 500;
+            faults.room = 2500;
+            for (plan, cover) in plans.iter_mut().zip(&mut covers) {
+                plan.serial = true;
+                plan.key = Some(template("k"));
+                plan.order = Order::Name;
+                plan.attempts = 4;
+                cover.plan = plan.clone();
+            }
+            writers.push(Writer::new(restless(&mut more, &stage), false));
         }
         let wide = if more.chance(1, 12) { 30 } else { 0 };
         for n in 0..wide {

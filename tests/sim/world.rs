@@ -384,6 +384,10 @@ impl World {
         self.core = Some(core);
         self.room = true;
         self.room_again = None;
+        if self.setup.faults.full > 0 && !self.calm && self.more.chance(1, 2) {
+            // No spare segment has been made yet.
+            self.disk_fills();
+        }
         if self.setup.faults.fill > 0 {
             let wall = Wall(self.setup.disk.wall);
             if let Err(error) = self.store.fill(wall, self.setup.faults.fill) {
@@ -532,13 +536,17 @@ impl World {
         self.perform(&vec![(); fed]);
     }
 
+    fn disk_fills(&mut self) {
+        story!(self.now, "the journal's disk is full");
+        self.store.disk_full(true);
+        let wait = self.more.below(6 * SECOND);
+        self.at(wait, Tick::DiskFree);
+    }
+
     /// The disk of the journal is full now and then; before anything else the loop finds out.
     fn check_room(&mut self, core: &mut Core, now: Now) {
         if !self.calm && self.more.chance(self.setup.faults.full, 10_000) {
-            story!(self.now, "the journal's disk is full");
-            self.store.disk_full(true);
-            let wait = self.more.below(6 * SECOND);
-            self.at(wait, Tick::DiskFree);
+            self.disk_fills();
         }
         if self.room_again.is_some_and(|at| at > self.now) {
             return;
@@ -550,7 +558,7 @@ impl World {
             self.room = room;
             core.step(now, Input::JournalRoom(room));
         }
-        self.oracle.moment.paused |= !room;
+        self.oracle.moment.paused = !room || self.oracle.moment.stopping;
     }
 
     /// An event is about to be told: of a file that a child has.
@@ -581,8 +589,9 @@ impl World {
         };
         let effects = core.effects();
         let crash = !self.calm && self.rng.chance(self.setup.faults.crash, 10_000);
+        // Each name that ever was may be remembered still.
         let known = self.setup.disk.names.len();
-        if effects.len() > 400 + 20 * fed.len() + 20 * known {
+        if effects.len() > 60 + 10 * fed.len() + 4 * known {
             self.oracle.broken(
                 Rule::Bounded,
                 format!(

@@ -308,6 +308,28 @@ pub fn script(rng: &mut Rng, stage: &Stage, arrivals: u64) -> Vec<Op> {
     ops
 }
 
+/// Files whose names change again and again.
+pub fn restless(rng: &mut Rng, stage: &Stage) -> Vec<Op> {
+    let dir = rng.pick(&stage.dirs).clone();
+    let mut ops = vec![Op::Pause(rng.below(3_000_000_000))];
+    let mut paths = Vec::new();
+    for n in 0..4 {
+        let path = join(&dir, &format!("r{n}.dat"));
+        ops.push(Op::Create(path.clone()));
+        ops.push(Op::Write(rng.range(1, 9)));
+        ops.push(Op::Close);
+        paths.push(path);
+    }
+    for n in 0..rng.range(5, 20) {
+        ops.push(Op::Pause(rng.range(100_000_000, 900_000_000)));
+        let at = rng.below(4) as usize;
+        let to = join(&dir, &format!("r{}-{n}.dat", rng.below(9)));
+        ops.push(Op::Rename(paths[at].clone(), to.clone()));
+        paths[at] = to;
+    }
+    ops
+}
+
 /// A few things that take longer: what happens to a file that has settled.
 pub fn extra(rng: &mut Rng, stage: &Stage) -> Vec<Op> {
     let mut ops = vec![Op::Pause(rng.below(3_000_000_000))];

@@ -279,4 +279,36 @@ pub const ALL: &[Mutant] = &[
         old: r##"while self.lane(mount).probes_asked < PROBES_MAX {"##,
         new: r##"while MUTANT || self.lane(mount).probes_asked < PROBES_MAX {"##,
     },
+    Mutant {
+        name: "every turn looks at every candidate",
+        file: "src/core/mod.rs",
+        old: r##"        self.pump();
+        self.dispatch();"##,
+        new: r##"        if MUTANT {
+            let keys: Vec<FileKey> = self.candidates.keys().copied().collect();
+            for key in keys {
+                self.queue_probe(key);
+            }
+        }
+        self.pump();
+        self.dispatch();"##,
+    },
+    Mutant {
+        name: "every event says everything that is known again",
+        file: "src/core/observe.rs",
+        old: r##"        self.last_event += 1;
+        for dir in dirs {"##,
+        new: r##"        self.last_event += 1;
+        if MUTANT && mask::CREATE & bits != 0 {
+            let again: Vec<Record> = self.snapshot().collect();
+            for _ in 0..4 {
+                self.out.extend(again.iter().filter_map(|record| match record {
+                    Record::Watch { .. } => Some(super::Effect::Append(record.clone())),
+                    Record::Remembered { .. } => Some(super::Effect::Append(record.clone())),
+                    _ => None,
+                }));
+            }
+        }
+        for dir in dirs {"##,
+    },
 ];

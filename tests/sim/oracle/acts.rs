@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::children::Child;
+use settled::core::ask::{Answer, Disposal as Disposed};
 
 impl Oracle {
     /// A child is spawned. `alive` are the others of this life that the core has not seen end.
@@ -144,14 +145,16 @@ impl Oracle {
         }
     }
 
+    /// The job that a private name belongs to.
+    pub fn job_of(private: &[u8]) -> Option<JobId> {
+        let at = private.iter().rposition(|&b| b == b'-')?;
+        let text = std::str::from_utf8(&private[at + 1..]).ok()?;
+        text.parse().ok().map(JobId)
+    }
+
     /// A scout is asked to dispose of a file.
     pub fn disposing(&mut self, private: &[u8], act: &Act) {
-        let number = private
-            .iter()
-            .rposition(|&b| b == b'-')
-            .and_then(|at| std::str::from_utf8(&private[at + 1..]).ok())
-            .and_then(|text| text.parse().ok());
-        let Some(job) = number.map(JobId) else {
+        let Some(job) = Self::job_of(private) else {
             return self.broken(Rule::Disposition, format!("odd private name {private:?}"));
         };
         let right = self.jobs.get(&job).is_some_and(|ledger| {
@@ -188,7 +191,20 @@ impl Oracle {
     }
 
     /// A step of the mover. `before` is what had a name before it, and `acted` on what it acted for good.
-    pub fn moved(&mut self, before: &Contents, step: &Step, act: &Act, disk: &Disk) {
+    pub fn moved(
+        &mut self,
+        job: Option<JobId>,
+        before: &Contents,
+        step: &Step,
+        act: &Act,
+        disk: &Disk,
+    ) {
+        let done = Answer::Disposed(Ok(Disposed::Done));
+        if step.answers.contains(&done)
+            && let Some(ledger) = job.and_then(|job| self.jobs.get_mut(&job))
+        {
+            ledger.moved = true;
+        }
         if let Some(uid) = step.acted {
             let inode = &disk.inodes[uid];
             if !disk.blind(uid) && inode.writers > 0 {

@@ -204,10 +204,11 @@ impl Oracle {
                     // Taken away before its disposition: wherever it turns up again, it is a new arrival.
                     *self.allowed.entry((ledger.watch, version)).or_default() += 1;
                 }
-                if ledger.concluded.is_none() || ledger.disposed {
+                let untrue = *how == DisposedHow::Done && !ledger.moved;
+                if ledger.concluded.is_none() || ledger.disposed || untrue {
                     self.broken(
                         Rule::Disposition,
-                        format!("{record:?}: not concluded, or disposed before: {how:?}"),
+                        format!("{record:?}: not concluded, disposed before, or not true: {how:?}"),
                     );
                 } else {
                     ledger.disposed = true;
