@@ -503,6 +503,24 @@ fn a_source_that_changes_while_it_is_copied_goes_back() {
 }
 
 #[test]
+fn a_source_that_changes_after_it_was_copied_stays() {
+    for moment in ["fsync copy", "rename copy", "fsync target directory"] {
+        let yard = Yard::new(true);
+        let once = RefCell::new(true);
+        let answer = yard.ask_with(&yard.act(), Rung::NoReplace, |step| {
+            if step == moment && once.replace(false) {
+                let mut writer = File::options().append(true).open(yard.private()).unwrap();
+                writer.write_all(b" and more").unwrap();
+            }
+        });
+        assert_eq!(answer, Disposal::Changed, "{moment}");
+        let grown = [CONTENT, b" and more"].concat();
+        assert_eq!(fs::read(yard.file()).unwrap(), grown, "{moment}");
+        assert_eq!(fs::read(yard.target()).unwrap(), CONTENT, "{moment}");
+    }
+}
+
+#[test]
 fn a_concluded_file_whose_name_was_taken_waits_under_its_private_name() {
     let yard = Yard::new(false);
     fs::create_dir_all(yard.target().parent().unwrap()).unwrap();

@@ -120,10 +120,10 @@ impl Core {
 
     /// What the scan waits for was renamed before it was seen.
     pub(super) fn scan_awaits_instead(&mut self, watch: u32, from: FileKey, to: FileKey) {
-        if !self
+        if self
             .candidates
             .get(&to)
-            .is_some_and(|candidate| !candidate.fresh)
+            .is_none_or(|candidate| candidate.fresh)
         {
             return;
         }

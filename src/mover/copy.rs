@@ -54,7 +54,7 @@ impl<S: FnMut(&'static str)> Mover<S> {
             let copy = reopen(there.file.as_fd()).map_err(at("open copy"))?;
             fsync(copy).map_err(at("fsync copy"))?;
             self.drop_part(dir, order)?;
-            return self.copied(source, target);
+            return self.copied(source, found, target, order);
         }
         let part_name = part_name(order.private);
         let Some(part) = self.open_part(dir, &part_name)? else {
@@ -83,7 +83,7 @@ impl<S: FnMut(&'static str)> Mover<S> {
         fsync(part.as_fd()).map_err(at("fsync copy"))?;
         (self.step)("rename copy");
         match self.rename_new(dir, &part_name, dir, &target.name) {
-            Ok(()) => self.copied(source, target),
+            Ok(()) => self.copied(source, found, target, order),
             Err(Errno::EEXIST) => {
                 self.drop_part(dir, order)?;
                 self.taken(source, target)
@@ -92,10 +92,22 @@ impl<S: FnMut(&'static str)> Mover<S> {
         }
     }
 
-    /// The copy has its name: makes that durable, and ends the source.
-    fn copied(&mut self, source: &Source<'_>, target: &Target) -> Result<Ended, Failure> {
+    /// The copy has its name: makes that durable, and ends the source, if that is still what was copied.
+    fn copied(
+        &mut self,
+        source: &Source<'_>,
+        found: &mut Found,
+        target: &Target,
+        order: &Order<'_>,
+    ) -> Result<Ended, Failure> {
         (self.step)("fsync target directory");
         sync_dir(target.dir.as_fd())?;
+        // All of the above may have taken long.
+        match refused(found, order)? {
+            None => {}
+            Some(Refusal::Changed) => return Ok(Ended::Answer(Disposal::Changed)),
+            Some(Refusal::Busy) => return Ok(Ended::Answer(Disposal::Busy)),
+        }
         self.unlink_source(source)?;
         Ok(Ended::Answer(Disposal::Done))
     }
