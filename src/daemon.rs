@@ -299,6 +299,12 @@ impl Daemon {
             self.journal
                 .flush()
                 .map_err(|error| Fatal::new(74, format!("{error}")))?;
+            self.room
+                .look(&self.journal, self.now.mono)
+                .map_err(|error| {
+                    let text = format!("{error}: the state was taken away from the running daemon");
+                    Fatal::new(74, text)
+                })?;
         }
         Ok(())
     }

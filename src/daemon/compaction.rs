@@ -25,20 +25,25 @@ const SLACK_TIMES: u64 = 2;
 /// Wait after one that failed.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
+/// How often the state directory is looked for while records are written to it.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
 /// Bytes of a segment where compaction is to happen often, for tests; the smallest.
 const TEST_SEGMENT_BYTES: u32 = 64 * 1024;
 
-/// How much more than the live state may be on the disk.
+/// How much more than the live state may be on the disk, and what else is chosen about it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slack {
     bytes: u64,
     times: u64,
+    /// How often the state directory is looked for.
+    pub(super) look: Duration,
 }
 
 impl Slack {
     /// # For tests
     /// With `SETTLED_TEST_COMPACT_BYTES=N` in the environment compaction begins at N bytes beyond what is live,
-    /// however much that is, and segments have 64 KiB.
+    /// however much that is, segments have 64 KiB, and the state directory is looked for after every flush.
     ///
     /// # Errors
     /// InvalidInput: the variable has no number.
@@ -46,6 +51,7 @@ impl Slack {
         let usual = Slack {
             bytes: SLACK_BYTES,
             times: SLACK_TIMES,
+            look: LOOK_EVERY,
         };
         let Some(text) = std::env::var_os("SETTLED_TEST_COMPACT_BYTES") else {
             return Ok((usual, Options::default()));
@@ -62,7 +68,12 @@ impl Slack {
             reserve_bytes: TEST_SEGMENT_BYTES / 4,
             ..Options::default()
         };
-        Ok((Slack { bytes, times: 0 }, options))
+        let slack = Slack {
+            bytes,
+            times: 0,
+            look: Duration::ZERO,
+        };
+        Ok((slack, options))
     }
 }
 

@@ -17,13 +17,38 @@ use std::time::Duration;
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Whether there was room when last looked.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Room {
     full: bool,
     again: Option<Mono>,
+    /// When the place itself is looked at next.
+    look: Mono,
+    every: Duration,
 }
 
 impl Room {
+    /// There is room. `every`: how often the place is looked at while records are written.
+    pub(super) fn new(every: Duration) -> Room {
+        Room {
+            full: false,
+            again: None,
+            look: Mono(0),
+            every,
+        }
+    }
+
+    /// Now and then, after a flush: whether it went to where the next start will read.
+    ///
+    /// # Errors
+    /// The directory or the segment was taken away.
+    pub(super) fn look(&mut self, journal: &Journal<Disk>, now: Mono) -> Result<(), JournalError> {
+        if now < self.look {
+            return Ok(());
+        }
+        self.look = now.after(self.every);
+        journal.still_there()
+    }
+
     /// When to look again; only while there is no room.
     pub(super) fn deadline(&self) -> Option<Mono> {
         self.again

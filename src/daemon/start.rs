@@ -136,7 +136,7 @@ impl Daemon {
             },
             held: Vec::new(),
             late: Vec::new(),
-            room: Room::default(),
+            room: Room::new(slack.look),
             compaction: Compaction::new(slack, !report.damage.is_empty()),
             stops: 0,
             watchdog: None,

@@ -26,6 +26,8 @@ pub enum Why {
     Missing,
     /// The base has no end: it is not the whole state.
     NoEnd,
+    /// A segment with this number was there once; neither it nor a later one is there now.
+    Lost(u32),
 }
 
 impl fmt::Display for Why {
@@ -46,6 +48,11 @@ impl fmt::Display for Why {
             }
             Why::Body(kind) => write!(out, "a record of kind {kind} with an impossible body"),
             Why::Missing => out.write_str("the records before this file are missing"),
+            Why::Lost(number) => write!(
+                out,
+                "the segments behind this are missing: {} was there once",
+                File::Log(*number)
+            ),
             Why::NoEnd => out.write_str("the base has no end"),
         }
     }

@@ -219,6 +219,7 @@ impl<S: Storage> Opened<S> {
         let mut kept = Vec::new();
         let mut files: Vec<File> = walked.damage.iter().map(|damage| damage.file).collect();
         files.dedup();
+        files.retain(|file| self.survey.files().any(|entry| entry.file == *file));
         for file in files {
             kept.push(self.storage.keep_aside(file)?);
         }
@@ -236,7 +237,8 @@ impl<S: Storage> Opened<S> {
     /// Makes the segment that this process writes, and gives it the unproven records of the last one.
     fn take_over(mut self, walked: Walked) -> Result<Journal<S>, JournalError> {
         let numbers = self.survey.files().filter_map(|entry| entry.file.number());
-        let number = next_number(&self.storage, numbers.max().unwrap_or(0))?;
+        let number = numbers.chain(self.survey.noted).max().unwrap_or(0);
+        let number = next_number(&self.storage, number)?;
         let segment_bytes = self.options.segment_bytes.clamp(64 * 1024, 1 << 30);
         let segment_bytes = segment_bytes.next_multiple_of(4096);
         let seed = Seed::new(Role::Log, self.salt, number);

@@ -31,6 +31,8 @@ pub(super) struct Survey {
     pub(super) stale: Vec<File>,
     /// A spare segment is there.
     pub(super) spare: bool,
+    /// See [`Storage::noted`].
+    pub(super) noted: Option<u32>,
     /// Id and salt, from the first header that is readable.
     pub(super) identity: Option<(u32, u64)>,
 }
@@ -48,6 +50,8 @@ impl Survey {
 
 /// Lists the directory and reads the headers.
 pub(super) fn survey<S: Storage>(storage: &mut S) -> Result<Survey, JournalError> {
+    // Before the listing: a daemon that runs meanwhile makes new ones.
+    let noted = storage.noted()?;
     let mut files = storage.list()?;
     files.sort_unstable();
     let newest = files
@@ -57,7 +61,10 @@ pub(super) fn survey<S: Storage>(storage: &mut S) -> Result<Survey, JournalError
             _ => None,
         })
         .max();
-    let mut survey = Survey::default();
+    let mut survey = Survey {
+        noted,
+        ..Survey::default()
+    };
     for (file, size) in files {
         match file {
             File::Spare => survey.spare = true,
@@ -172,7 +179,8 @@ pub enum Action {
 /// Rows that do not depend on a record: an unreadable or foreign header is damage
 /// (`reports_a_bad_header`), a header of a newer version is refused (`refuses_a_newer_version`), a first
 /// sequence number above the one that follows means a missing file and is damage
-/// (`reports_a_missing_segment`), a base without its end is damage (`reports_a_base_without_end`), a
+/// (`reports_a_missing_segment`), and so is a last segment that is not the last one that was ever there
+/// (`reports_lost_segments`, in `tests/journal_place.rs`), a base without its end is damage (`reports_a_base_without_end`), a
 /// body that is impossible under a right checksum is damage (`reports_an_impossible_body`), and a kind
 /// that this program does not know is refused (`refuses_an_unknown_kind`).
 pub fn decide(found: Found, at: Where) -> Action {
@@ -259,6 +267,15 @@ pub(super) fn walk<S: Storage>(
     }
     for (at, entry) in survey.logs.iter().enumerate() {
         walk.log(storage, survey, entry, survey.logs.get(at + 1))?;
+    }
+    let newest = survey.logs.iter().filter_map(|entry| entry.file.number());
+    if let Some(noted) = survey.noted
+        && newest.max().is_none_or(|newest| newest < noted)
+    {
+        let end = walk.out.files.last().map_or(0, |end| end.end);
+        let last = survey.files().last();
+        let file = last.map_or(File::Log(noted), |entry| entry.file);
+        walk.damage(storage, file, end, 0, Why::Lost(noted), 0);
     }
     walk.out.next_seq = walk.expected.unwrap_or(1);
     Ok(walk.out)

@@ -18,7 +18,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, UnlinkatFlags, linkat, unlinkat};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -45,6 +45,8 @@ pub struct Disk {
     /// Opened for writing. A forked copy goes on to write what is its own without the lock.
     may_write: bool,
     nocow: bool,
+    /// A segment that has just got its name: to be noted when that is durable.
+    named: Option<u32>,
     open: BTreeMap<Name, Handle>,
 }
 
@@ -92,6 +94,22 @@ impl Journal<Disk> {
         }
     }
 
+    /// Whether the state directory is still where it was, with the segment that is written: what is flushed is of
+    /// no use to the next start otherwise. A few calls of stat(2).
+    ///
+    /// # Errors
+    /// It is not, or cannot be looked at.
+    pub fn still_there(&self) -> Result<(), JournalError> {
+        let disk = &self.storage;
+        let failed = |error: &io::Error| fault("find", &disk.path, error);
+        let named = fs::metadata(&disk.path).map_err(|error| failed(&error))?;
+        let open = nix::sys::stat::fstat(&disk.dir).map_err(|errno| failed(&errno.into()))?;
+        if (named.dev(), named.ino()) != (open.st_dev, open.st_ino) {
+            return Err(failed(&Errno::ENOENT.into()).into());
+        }
+        Ok(disk.check_names()?)
+    }
+
     /// The descriptors that [`Journal::compact_copy`] needs, ascending.
     pub fn copy_descriptors(&self) -> Vec<RawFd> {
         let base = self.storage.open.get(&Name::NewBase);
@@ -137,6 +155,7 @@ impl Disk {
             lock: None,
             may_write: false,
             nocow: false,
+            named: None,
             open: BTreeMap::new(),
         })
     }
@@ -180,15 +199,8 @@ impl Disk {
         for _ in 0..LEAVING_TRIES {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => {
-                    let mut file: &File = &lock;
-                    file.set_len(0)
-                        .and_then(|()| writeln!(file, "{}", std::process::id()))
-                        .or_else(|error| {
-                            // The lock holds without the number; a full disk must not keep the daemon out.
-                            let full = error.raw_os_error() == Some(super::storage::errno::ENOSPC);
-                            if full { Ok(()) } else { Err(error) }
-                        })
-                        .map_err(|error| fault("write", &path, &error))?;
+                    let noted = noted(&lock).map_err(|error| fault("read", &path, &error))?;
+                    write_lock(&lock, noted).map_err(|error| fault("write", &path, &error))?;
                     return Ok(lock);
                 }
                 Err((held, Errno::EWOULDBLOCK)) => {
@@ -209,6 +221,24 @@ impl Disk {
 
     fn fault(&self, act: &'static str, name: Name, error: &io::Error) -> Fault {
         fault(act, &self.path.join(name.to_string()), error)
+    }
+
+    /// Segments that are being written must have their names: somebody may have taken them away.
+    fn check_names(&self) -> Result<(), Fault> {
+        for (name, handle) in &self.open {
+            if let Name::Log(_) = name {
+                let gone = || self.fault("find", *name, &Errno::ENOENT.into());
+                let open = handle.file.metadata();
+                let open = open.map_err(|error| self.fault("stat", *name, &error))?;
+                let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+                match nix::sys::stat::fstatat(&self.dir, name.to_string().as_str(), flags) {
+                    Ok(named) if named.st_ino == open.ino() => {}
+                    Ok(_) | Err(Errno::ENOENT) => return Err(gone()),
+                    Err(errno) => return Err(self.fault("stat", *name, &errno.into())),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Makes the write side of a call fail where the directory was opened for reading.
@@ -277,6 +307,18 @@ impl Storage for Disk {
             }
         }
         Ok(files)
+    }
+
+    fn noted(&mut self) -> Result<Option<u32>, Fault> {
+        let path = self.path.join(LOCK_NAME);
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        let number = match openat(&self.dir, LOCK_NAME, flags, Mode::empty()) {
+            Ok(file) => noted(&file.into()).map_err(|error| fault("read", &path, &error))?,
+            // A copy without it.
+            Err(Errno::ENOENT) => 0,
+            Err(errno) => return Err(fault("open", &path, &errno.into())),
+        };
+        Ok((number > 0).then_some(number))
     }
 
     fn path(&self, name: Name) -> String {
@@ -362,6 +404,10 @@ impl Storage for Disk {
 
     fn rename(&mut self, from: Name, to: Name) -> Result<(), Fault> {
         self.writable("rename", from)?;
+        if let Name::Log(number) = to {
+            self.check_names()?;
+            self.named = Some(number);
+        }
         let (old, new) = (from.to_string(), to.to_string());
         renameat(&self.dir, old.as_str(), &self.dir, new.as_str())
             .map_err(|errno| self.fault("rename", from, &errno.into()))?;
@@ -373,7 +419,12 @@ impl Storage for Disk {
     }
 
     fn sync_dir(&mut self) -> Result<(), Fault> {
-        nix::unistd::fsync(&self.dir).map_err(|errno| fault("flush", &self.path, &errno.into()))
+        nix::unistd::fsync(&self.dir).map_err(|errno| fault("flush", &self.path, &errno.into()))?;
+        if let (Some(lock), Some(number)) = (&self.lock, self.named.take()) {
+            write_lock(lock, number)
+                .map_err(|error| fault("write", &self.path.join(LOCK_NAME), &error))?;
+        }
+        Ok(())
     }
 
     fn truncate(&mut self, name: Name, length: u64) -> Result<(), Fault> {
@@ -494,12 +545,37 @@ impl Handle {
     }
 }
 
+/// The lines of the lock's file.
+fn lock_text(file: &File) -> io::Result<String> {
+    let mut text = [0; 64];
+    let length = file.read_at(&mut text, 0)?;
+    Ok(String::from_utf8_lossy(text.get(..length).unwrap_or_default()).into_owned())
+}
+
 /// The process that says in the lock's file that it has the lock.
 fn holder(file: &File) -> Option<u32> {
-    let mut text = [0; 16];
-    let length = file.read_at(&mut text, 0).ok()?;
-    let text = std::str::from_utf8(text.get(..length)?).ok()?;
-    text.trim().parse().ok()
+    lock_text(file).ok()?.lines().next()?.trim().parse().ok()
+}
+
+/// The newest segment that is known to have been there; 0 is none.
+fn noted(file: &File) -> io::Result<u32> {
+    let text = lock_text(file)?;
+    let number = text.lines().nth(1).and_then(|line| line.parse().ok());
+    Ok(number.unwrap_or(0))
+}
+
+/// Not flushed: after a power cut an older number, or none, is as true.
+fn write_lock(mut file: &File, noted: u32) -> io::Result<()> {
+    let text = format!("{}\n{noted:010}\n", std::process::id());
+    let written = file
+        .rewind()
+        .and_then(|()| file.write_all(text.as_bytes()))
+        .and_then(|()| file.set_len(text.len() as u64));
+    written.or_else(|error| {
+        // The lock holds without the numbers; a full disk must not keep the daemon out.
+        let full = error.raw_os_error() == Some(super::storage::errno::ENOSPC);
+        if full { Ok(()) } else { Err(error) }
+    })
 }
 
 fn is_gone(pid: u32) -> bool {

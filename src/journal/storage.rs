@@ -114,6 +114,10 @@ impl fmt::Display for Fault {
 pub trait Storage {
     /// The journal's files and their sizes in bytes, in any order. Other files are left out.
     fn list(&mut self) -> Result<Vec<(File, u64)>, Fault>;
+    /// The number of a segment whose name was durable once: where neither it nor a later one is there, it was lost.
+    fn noted(&mut self) -> Result<Option<u32>, Fault> {
+        Ok(None)
+    }
     /// Full path of a file, for messages.
     fn path(&self, file: File) -> String;
     /// Reads at an offset, not through a mapping; fewer bytes than asked for only at the end of the file.

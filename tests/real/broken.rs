@@ -185,3 +185,24 @@ fn a_turn_that_has_no_room_waits_for_it() {
         assert_eq!(bed.runs().len(), 1);
     }
 }
+
+/// Nothing that is decided from then on would be known to the next start.
+#[test]
+fn a_state_directory_that_is_taken_away_ends_the_daemon() {
+    let bed = Bed::new();
+    bed.configure(&[], "settle = \"0\"\n");
+    let config = bed.path("settled.toml");
+    let mut daemon = bed.spawn_with(
+        &["run".as_ref(), "-c".as_ref(), config.as_os_str()],
+        &[("SETTLED_TEST_COMPACT_BYTES", "1000000000000")],
+    );
+    daemon.wait_log("ready:");
+    fs::write(bed.inside("a"), "x").expect("a file");
+    bed.wait_runs(1);
+    fs::remove_dir_all(bed.path("state")).expect("a directory less");
+    fs::write(bed.inside("b"), "x").expect("a file");
+    assert_eq!(daemon.wait().code(), Some(74), "{:?}", daemon.log());
+    daemon.wait_log("taken away");
+    // Its record went nowhere: it was not begun.
+    assert_eq!(bed.runs().len(), 1);
+}
