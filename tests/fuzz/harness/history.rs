@@ -77,6 +77,8 @@ pub struct History {
     /// What replay finds once the compaction under way counts.
     compacted: Option<Records>,
     serial: u64,
+    /// Where the script says that the machine goes off, only the process ends.
+    killed: bool,
 }
 
 impl History {
@@ -88,21 +90,19 @@ impl History {
             pending: Vec::new(),
             compacted: None,
             serial: 0,
+            killed: false,
         };
         history.reopen();
         history
     }
 
-    /// Does what the input says, up to its end mark or this many steps.
+    /// Does what the input says, up to its end or this many steps.
     pub fn run(&mut self, input: &mut Input, steps: usize) {
         for _ in 0..steps {
             if input.is_empty() {
                 break;
             }
             let step = input.u8() % 24;
-            if step == 23 {
-                break;
-            }
             self.step(step, input);
         }
     }
@@ -110,8 +110,8 @@ impl History {
     fn step(&mut self, step: u8, input: &mut Input) {
         match step {
             0..=9 => self.append(input),
-            10..=14 => self.flush(),
-            15 => self.compact_begin(),
+            10..=13 => self.flush(),
+            14 | 15 => self.compact_begin(),
             16 | 17 => self.compact_switch(),
             18 => {
                 let Some(journal) = &mut self.journal else {
@@ -125,6 +125,15 @@ impl History {
             21 => {
                 let mut state = self.memory.0.borrow_mut();
                 state.off_at = Some(state.calls + u64::from(input.u8() % 24));
+                drop(state);
+                self.killed = input.flag();
+            }
+            22 => {
+                // Enough to fill a segment now and then.
+                for _ in 0..input.below(8) {
+                    let mut long = Input(&[6, 0, 0, 0, 0, 0, 0, 0, 225]);
+                    self.append(&mut long);
+                }
             }
             _ => {
                 let used: usize = bytes_of(&self.memory);
@@ -221,7 +230,7 @@ impl History {
         if let Err(error) = outcome {
             let off = self.memory.0.borrow().off_at.is_some();
             assert!(off, "{error} without a cause");
-            self.crash(true);
+            self.crash(!self.killed);
         }
     }
 

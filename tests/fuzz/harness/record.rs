@@ -14,7 +14,16 @@ pub fn record(data: &[u8]) {
         0 | 1 => arbitrary_body(u16::from(input.u8() % 18), input.0),
         2 => {
             let serial = input.u64();
-            drawn(&input.record(serial));
+            let record = input.record(serial);
+            drawn(&record);
+            let mut body = Vec::new();
+            body::encode(&mut body, &record);
+            // Close to a record: where a reader takes what no writer writes.
+            for _ in 0..=input.u8() % 3 {
+                let at = input.below(body.len());
+                body[at] = input.u8() % 9;
+            }
+            arbitrary_body(body::kind(&record), &body);
         }
         _ => arbitrary_frame(input),
     }

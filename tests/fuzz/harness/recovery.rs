@@ -15,12 +15,14 @@ use settled::journal::storage::File;
 use settled::journal::{Journal, JournalError, OnDamage, Opened, Report, body};
 use settled::plan::Plan;
 
-/// A script, its end mark, the damage.
+/// Where the damage begins in what is given, the script, the damage.
 pub fn recovery(data: &[u8], plan: &Plan) {
     let mut input = Input(data);
     let (seed, power) = (u64::from(input.u8()), input.flag());
+    let damage = usize::from(input.u8());
+    let script = input.0.len().saturating_sub(damage);
     let mut history = History::new(seed);
-    history.run(&mut input, 400);
+    history.run(&mut Input(input.take(script)), 400);
     history.end(power);
     let before = Image::of(&history.memory);
     let (_, _, found) =
@@ -252,6 +254,22 @@ fn given_back(before: &Image, after: &Image, truth: &[Entry], report: &Report, r
             "{} at {} was flushed, {what} is damaged, and nothing was reported",
             entry.file,
             entry.at
+        );
+    }
+    for file in &files {
+        let Some(old) = before
+            .files
+            .get(file)
+            .filter(|_| matches!(file, File::Base(_)))
+        else {
+            continue;
+        };
+        let frames = naive::frames(old, naive::start(*file, SALT));
+        let end = frames.iter().find(|frame| frame.kind == 0x8001);
+        let end = end.expect("a base ends");
+        assert!(
+            after.as_in(before, *file, end.at, end.end) || !report.damage.is_empty(),
+            "a base without its end is taken for whole"
         );
     }
     only_the_tail(before, after, report, known);
