@@ -33,6 +33,7 @@ impl Core {
             return;
         };
         state.scan_cost_ns = u64::try_from(now.since(scan.started).as_nanos()).unwrap_or(u64::MAX);
+        state.sieve = None;
         let first_ever = !std::mem::replace(&mut state.scanned_ever, true);
         state.scanned = true;
         let id = state.id;

@@ -134,6 +134,7 @@ impl Core {
             key: Box::default(),
             by: Box::default(),
         };
+        self.is_known_now(watch, version_digest(&stat.version));
         self.jobs.insert(id, job);
         self.job_of.insert(key, id);
         self.set_key(id);

@@ -31,6 +31,7 @@ mod queue;
 mod replay;
 mod scan;
 mod settle;
+mod sieve;
 mod timers;
 mod tree;
 mod watch;

@@ -86,6 +86,24 @@ impl Core {
         state.scan_again = true;
         state.resolve_again = state.state == Root::Resolving;
         self.resolve_root(watch);
+        let path = self.path_of(watch, self.watches[watch as usize].root, b"");
+        self.dir_moved(watch, &path);
+    }
+
+    /// A directory came or went under a path: the roots of other watches below it hear nothing of that themselves.
+    fn dir_moved(&mut self, watch: u32, path: &[u8]) {
+        for other in 0..self.watches.len() as u32 {
+            let state = &mut self.watches[other as usize];
+            if other != watch
+                && state.active
+                && state.plan.path != path
+                && is_below(&state.plan.path, path)
+            {
+                state.scan_again = true;
+                state.resolve_again = state.state == Root::Resolving;
+                self.resolve_root(other);
+            }
+        }
     }
 
     pub(super) fn resolved(&mut self, watch: u32, dir: DirId, result: Result<Resolved, i32>) {
@@ -362,6 +380,10 @@ impl Core {
     fn dir_event(&mut self, watch: u32, dir: DirId, bits: u32, cookie: u32, name: &[u8]) {
         if bits & (mask::MOVED_TO | mask::CREATE) != 0 {
             self.name_is_back(dir, name);
+        }
+        if self.watches.len() > 1 {
+            let path = self.path_of(watch, dir, name);
+            self.dir_moved(watch, &path);
         }
         if bits & mask::MOVED_FROM != 0 {
             self.half_rename(watch, dir, cookie, name, true);

@@ -10,6 +10,7 @@ use super::observe::errno_text;
 use super::operate::Mode;
 use super::record::Record;
 use super::replay::remembered;
+use super::sieve::Sieve;
 use super::time::{Mono, Wall};
 use super::timers::Timer;
 use crate::plan::{Level, OnCtime};
@@ -373,6 +374,10 @@ impl Core {
         let closed = candidate.closed;
         if self.is_concluded(watch, key, &facts.stat, closed) {
             self.learn_ctime(key, &facts.stat);
+            // A scan under way may have missed it before it came back.
+            let mark = self.tree.get(dir).map_or(0, |node| node.mark);
+            self.file_seen(key, mark);
+            self.mark_job(key, mark);
             self.drop_candidate(key);
             return;
         }
@@ -559,6 +564,39 @@ impl Core {
         }
     }
 
+    /// Whether a version may be remembered or owed under any name of the watch. No is certain.
+    fn may_be_known(&mut self, watch: u32, version: u64) -> bool {
+        let Some(state) = self.watches.get(watch as usize) else {
+            return false;
+        };
+        if let Some(sieve) = &state.sieve {
+            return sieve.may_hold(version);
+        }
+        let mut sieve = Sieve::new(self.files.count().0 + self.jobs.len());
+        for (_, known) in self.files.iter().filter(|(_, known)| !known.gone) {
+            sieve.insert(known.version);
+        }
+        for job in self.jobs.values() {
+            sieve.insert(version_digest(&job.version));
+        }
+        let answer = sieve.may_hold(version);
+        if let Some(state) = self.watches.get_mut(watch as usize) {
+            state.sieve = Some(sieve);
+        }
+        answer
+    }
+
+    /// A version is remembered or owed from now on.
+    pub(super) fn is_known_now(&mut self, watch: u32, version: u64) {
+        if let Some(sieve) = self
+            .watches
+            .get_mut(watch as usize)
+            .and_then(|state| state.sieve.as_mut())
+        {
+            sieve.insert(version);
+        }
+    }
+
     /// The evidence is all there.
     fn settled(&mut self, watch: u32, key: FileKey, stat: Stat) {
         let told = self.is_told(watch);
@@ -574,13 +612,14 @@ impl Core {
         }
         // A rename of which only the arrival was heard may have begun where no listing has been yet; one of which
         // nothing was heard, where the last listing was before it.
-        let compare = match candidate.signal {
-            Signal::Scan => state.scan.is_some() || !(candidate.compared || told),
-            Signal::Moved => state.scan.is_some(),
-            Signal::Link | Signal::Close => false,
-        };
-        if compare && state.history {
-            candidate.waits = Waits::ScanEnd;
+        let unheard = candidate.signal == Signal::Scan && !candidate.compared && !told;
+        if (state.scan.is_some() || unheard)
+            && state.history
+            && self.may_be_known(watch, version_digest(&stat.version))
+        {
+            if let Some(candidate) = self.candidates.get_mut(&key) {
+                candidate.waits = Waits::ScanEnd;
+            }
             self.set_poll(watch);
             return;
         }
@@ -661,6 +700,9 @@ impl Core {
             .is_some_and(|known| known.version != digest)
         {
             self.replaced(key);
+        }
+        if let Some(watch) = self.tree.get(key.dir()).map(|node| node.watch) {
+            self.is_known_now(watch, digest);
         }
         self.files.put(
             key,

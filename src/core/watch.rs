@@ -4,6 +4,7 @@ use super::files::FileKey;
 use super::ids::{DirId, WatchId};
 use super::queue::Queue;
 use super::scan::Scan;
+use super::sieve::Sieve;
 use super::time::Mono;
 use crate::plan::WatchPlan;
 use std::collections::BTreeSet;
@@ -60,6 +61,8 @@ pub struct Watch {
     pub said_no_watch: bool,
     /// How long the last scan took, in nanoseconds.
     pub scan_cost_ns: u64,
+    /// Versions that are remembered or owed, where a scan's end is waited for.
+    pub sieve: Option<Sieve>,
     /// What the last scan missed of a watch that no events tell about: gone if the next misses it, too.
     pub missed: BTreeSet<(FileKey, u64)>,
     /// The same of directories.
@@ -89,6 +92,7 @@ impl Watch {
             said_no_lease: false,
             said_no_watch: false,
             scan_cost_ns: 0,
+            sieve: None,
             missed: BTreeSet::new(),
             missed_dirs: BTreeSet::new(),
         }

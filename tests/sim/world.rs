@@ -568,13 +568,18 @@ impl World {
             return;
         }
         let disk = &self.setup.disk;
-        let uid = disk
-            .notify
-            .dir_of(event.wd)
-            .and_then(|dir| disk.lookup(dir, &event.name));
+        let Some(dir) = disk.notify.dir_of(event.wd) else {
+            return;
+        };
+        let uid = disk.lookup(dir, &event.name);
+        // Under the name that its job knows: of a file's other names the job knows nothing.
+        let path = disk
+            .path_of_dir(dir)
+            .map(|path| [path.as_slice(), b"/", &event.name].concat());
         for child in &mut self.children {
             if let Some((has, _, version)) = child.got
                 && Some(has) == uid
+                && path.as_ref() == Some(&child.order.file.path())
                 && disk.version(has) != version
             {
                 child.heard = true;
