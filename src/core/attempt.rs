@@ -95,6 +95,14 @@ impl Core {
         };
         let (attempt, watch, expect) = (job.begun, job.watch, job.version);
         let key = job.key.to_vec();
+        let serial = self
+            .watches
+            .get(watch as usize)
+            .is_some_and(|state| state.plan.serial);
+        if serial && !std::mem::replace(&mut job.pinned, true) {
+            let key = key.clone();
+            self.append(Record::Key { job: id, key });
+        }
         let lease = self.lease_can_be_trusted(place.mount);
         self.append(Record::Started { job: id, attempt });
         self.runs.insert(run, id);

@@ -91,6 +91,8 @@ pub struct Job {
     pub mark: u8,
     /// Its serial key.
     pub key: Box<[u8]>,
+    /// An attempt was begun with that key: it stays.
+    pub pinned: bool,
     /// What it was put in the queue by: its directory may be renamed while it waits there.
     pub by: Box<[u8]>,
 }
@@ -132,6 +134,7 @@ impl Core {
             was: None,
             mark,
             key: Box::default(),
+            pinned: false,
             by: Box::default(),
         };
         self.is_known_now(watch, version_digest(&stat.version));
@@ -154,7 +157,7 @@ impl Core {
 
     /// Expands `key` once: it must not change over the job's life.
     pub(super) fn set_key(&mut self, id: JobId) {
-        let Some(job) = self.jobs.get(&id) else {
+        let Some(job) = self.jobs.get(&id).filter(|job| !job.pinned) else {
             return;
         };
         let Some(template) = self

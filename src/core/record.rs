@@ -206,6 +206,13 @@ pub enum Record {
         /// The watch.
         watch: WatchId,
     },
+    /// The serial key of a job, before its first attempt: it keeps it, however its file is renamed meanwhile.
+    Key {
+        /// The job.
+        job: JobId,
+        /// The key.
+        key: Vec<u8>,
+    },
     /// One remembered file, as compaction writes it: the state after all of its records.
     Remembered {
         /// Its directory.

@@ -86,6 +86,12 @@ impl Core {
                 };
                 self.files.put(FileKey::new(dir, &name), known);
             }
+            Record::Key { job, key } => {
+                if let Some(job) = self.jobs.get_mut(&job) {
+                    job.key = key.into();
+                    job.pinned = true;
+                }
+            }
             Record::Started { job, attempt } => {
                 if let Some(job) = self.jobs.get_mut(&job) {
                     job.begun = attempt;
@@ -290,6 +296,7 @@ impl Core {
                 was: None,
                 mark: 0,
                 key: Box::default(),
+                pinned: false,
                 by: Box::default(),
             },
         );
@@ -604,6 +611,12 @@ fn job_records(id: JobId, job: &Job) -> Vec<Record> {
         ctime_ns: job.ctime_ns,
         reruns: job.reruns,
     }];
+    if job.pinned {
+        records.push(Record::Key {
+            job: id,
+            key: job.key.to_vec(),
+        });
+    }
     let running = matches!(
         job.phase,
         Phase::Running { .. } | Phase::Looking | Phase::PostLook { .. }

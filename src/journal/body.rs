@@ -22,6 +22,7 @@ pub fn kind(record: &Record) -> u16 {
         Record::Gone { .. } => 12,
         Record::Remembered { .. } => 13,
         Record::Scanned { .. } => 14,
+        Record::Key { .. } => 15,
     }
 }
 
@@ -42,6 +43,7 @@ pub fn kind_name(kind: u16) -> Option<&'static str> {
         12 => "gone",
         13 => "remembered",
         14 => "scanned",
+        15 => "key",
         super::format::KIND_END => "end",
         _ => return None,
     })
@@ -169,6 +171,10 @@ pub fn encode(out: &mut Vec<u8>, record: &Record) {
             out.extend_from_slice(name_hash);
         }
         Record::Scanned { watch } => u32(out, watch.0),
+        Record::Key { job, key } => {
+            u64(out, job.0);
+            bytes(out, key);
+        }
         Record::Remembered {
             dir,
             name_hash,
@@ -216,6 +222,7 @@ fn fields(kind: u16, from: &mut Cursor) -> Result<Option<Record>, BadBody> {
         14 => from.u32().map(|watch| Record::Scanned {
             watch: WatchId(watch),
         }),
+        15 => from.key(),
         other => return Err(BadBody::Kind(other)),
     })
 }
@@ -439,6 +446,13 @@ impl<'a> Cursor<'a> {
         Some(Record::Retarget {
             job: JobId(self.u64()?),
             rel: self.bytes()?,
+        })
+    }
+
+    fn key(&mut self) -> Option<Record> {
+        Some(Record::Key {
+            job: JobId(self.u64()?),
+            key: self.bytes()?,
         })
     }
 

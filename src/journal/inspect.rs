@@ -329,6 +329,10 @@ impl Row<'_> {
                 self.text("name_hash", &hex(name_hash));
             }
             Record::Scanned { watch } => self.number("watch", watch.0),
+            Record::Key { job, key } => {
+                self.number("job", job.0);
+                self.bytes("key", key);
+            }
             Record::Remembered {
                 dir,
                 name_hash,

@@ -159,8 +159,12 @@ impl Random {
                 state: self.next() as u8,
                 at: Wall(self.next() as i64),
             },
-            _ => Record::Scanned {
+            13 => Record::Scanned {
                 watch: WatchId(self.next() as u32),
+            },
+            _ => Record::Key {
+                job: JobId(self.next()),
+                key: self.bytes(40),
             },
         }
     }
@@ -172,7 +176,7 @@ impl Random {
 }
 
 /// How many kinds of records there are.
-pub const KINDS: usize = 14;
+pub const KINDS: usize = 15;
 
 /// The record that the tests count with.
 pub fn numbered(n: u64) -> Record {

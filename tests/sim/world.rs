@@ -627,7 +627,14 @@ impl World {
                     );
                 }
                 Effect::Spawn(order) => {
-                    story!(self.now, "  spawn run {} of {:?}", order.run.0, order.job);
+                    let key = order.env.iter().find(|(name, _)| name == b"SETTLED_KEY");
+                    let key = key.map_or(String::new(), |(_, key)| show(key));
+                    story!(
+                        self.now,
+                        "  spawn run {} of {:?}, key {key:?}",
+                        order.run.0,
+                        order.job
+                    );
                 }
                 other => story!(self.now, "  {other:?}"),
             }

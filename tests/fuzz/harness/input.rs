@@ -95,7 +95,7 @@ impl<'a> Input<'a> {
     /// Few directories, watches and jobs, so that records meet each other; `serial` makes most of them unlike
     /// any other.
     pub fn record(&mut self, serial: u64) -> Record {
-        let kind = self.below(14);
+        let kind = self.below(15);
         let job = JobId(1 + self.below(8) as u64);
         let dir = DirId(1 + self.below(6) as u32);
         let watch = WatchId(1 + self.below(3) as u32);
@@ -185,7 +185,11 @@ impl<'a> Input<'a> {
                 state: self.u8() & 3,
                 at: Wall(i64::from(self.u8())),
             },
-            _ => Record::Scanned { watch },
+            13 => Record::Scanned { watch },
+            _ => Record::Key {
+                job,
+                key: self.name(),
+            },
         }
     }
 }

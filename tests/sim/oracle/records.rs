@@ -26,6 +26,7 @@ impl Oracle {
                 }
             }
             Record::Scanned { watch } => self.scanned.push(*watch),
+            Record::Key { .. } => {}
             Record::Dir {
                 dir,
                 watch,
