@@ -47,7 +47,8 @@ impl Core {
             let watch_of = |key: &FileKey| self.tree.get(key.dir()).map(|node| node.watch);
             for (key, candidate) in &mut self.candidates {
                 if watch_of(key) == Some(watch) {
-                    candidate.compared = candidate.fresh;
+                    // What came while it ran may have left a directory that was listed before.
+                    candidate.compared = candidate.fresh && candidate.seen_at < scan.started;
                 }
             }
         }

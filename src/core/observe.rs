@@ -90,15 +90,29 @@ impl Core {
         self.dir_moved(watch, &path);
     }
 
+    /// A listing shows the directory where another watch has its root: if it is another one, that watch looks.
+    pub(super) fn root_listed(&mut self, watch: u32, dir: DirId, name: &[u8], ident: &Version) {
+        if self.watches.len() < 2 {
+            return;
+        }
+        let path = self.path_of(watch, dir, name);
+        let swapped = self.watches.iter().enumerate().any(|(other, state)| {
+            let root = self.tree.get(state.root);
+            other != watch as usize
+                && state.state == Root::Bound
+                && state.plan.path == path
+                && root.is_some_and(|root| (root.ino, root.btime_ns) != (ident.ino, ident.btime_ns))
+        });
+        if swapped {
+            self.dir_moved(watch, &path);
+        }
+    }
+
     /// A directory came or went under a path: the roots of other watches below it hear nothing of that themselves.
     fn dir_moved(&mut self, watch: u32, path: &[u8]) {
         for other in 0..self.watches.len() as u32 {
             let state = &mut self.watches[other as usize];
-            if other != watch
-                && state.active
-                && state.plan.path != path
-                && is_below(&state.plan.path, path)
-            {
+            if other != watch && state.active && is_below(&state.plan.path, path) {
                 state.scan_again = true;
                 state.resolve_again = state.state == Root::Resolving;
                 self.resolve_root(other);

@@ -285,6 +285,7 @@ impl Core {
     }
 
     fn listed_dir(&mut self, watch: u32, dir: DirId, name: &[u8], mark: u8, stat: &Stat) {
+        self.root_listed(watch, dir, name, &stat.version);
         if let Some(child) = self.tree.child(dir, name) {
             if let Some(node) = self.tree.get_mut(child) {
                 node.seen = mark;

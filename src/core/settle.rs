@@ -614,7 +614,7 @@ impl Core {
         // nothing was heard, where the last listing was before it.
         let unheard = candidate.signal == Signal::Scan && !candidate.compared && !told;
         if (state.scan.is_some() || unheard)
-            && state.history
+            && (state.history || unheard && state.scanned)
             && self.may_be_known(watch, version_digest(&stat.version))
         {
             if let Some(candidate) = self.candidates.get_mut(&key) {

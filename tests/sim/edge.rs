@@ -45,7 +45,12 @@ impl World {
         } else {
             ("looks", 560)
         };
-        let kind = |task: &&Task| matches!(task.question, Question::Bind { .. }) == lists;
+        let kind = |task: &&Task| match task.question {
+            Question::Bind { .. } => lists,
+            Question::Probe { .. } => !lists,
+            // One for each file that waits for it.
+            Question::Dispose { .. } | Question::Resolve { .. } => false,
+        };
         if entry.tasks.len() > most && entry.tasks.iter().filter(kind).count() > most {
             self.oracle.broken(
                 Rule::Bounded,
