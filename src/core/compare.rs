@@ -41,6 +41,8 @@ impl Core {
         let again = std::mem::take(&mut state.scan_again);
         if !again {
             state.compared = Some(scan.started);
+            let mut scan = scan;
+            scan.displaced.extend(self.away_and_wanted(watch));
             self.find_replaced(watch, scan.replaced);
             self.find_renamed(watch, scan.started, scan.missing, scan.displaced);
             self.dirs_missing(watch, scan.missing_dirs);
@@ -220,6 +222,31 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// What is remembered of files whose directory is away, if anything waits that may be one of them.
+    fn away_and_wanted(&self, watch: u32) -> Vec<(FileKey, u64)> {
+        let wanted: BTreeSet<u64> = self
+            .candidates
+            .values()
+            .filter(|candidate| {
+                candidate.waits == Waits::ScanEnd && self.is_in(watch, candidate.dir)
+            })
+            .filter_map(|candidate| Some(version_digest(&candidate.seen.as_ref()?.0)))
+            .collect();
+        if wanted.is_empty() {
+            return Vec::new();
+        }
+        self.files
+            .iter()
+            .filter(|(key, known)| {
+                known.away
+                    && !known.gone
+                    && wanted.contains(&known.version)
+                    && self.is_in(watch, key.dir())
+            })
+            .map(|(key, known)| (key, known.version))
+            .collect()
     }
 
     /// Something else comes under a name. While a scan is under way what was remembered there may be a file that was

@@ -48,6 +48,14 @@ impl Core {
             // Else the root is missing: its return asks again.
             return;
         };
+        if self
+            .tree
+            .get(dir)
+            .is_some_and(|node| !node.bound || node.displaced.is_some())
+        {
+            // Not yet known to be the directory that it was: its listing asks again.
+            return;
+        }
         *asked = true;
         let lease = self.lease_can_be_trusted(place.mount);
         let path = place.path();
@@ -180,6 +188,14 @@ impl Core {
                 self.ask_dispose(id);
             }
             Ok(Answered::Done) => self.dispose_ends(id, DisposedHow::Done),
+            Ok(Answered::Gone)
+                if self
+                    .files
+                    .get(FileKey::new(dir, &name))
+                    .is_some_and(|known| known.away && !known.gone) =>
+            {
+                // It is where its directory is now; the return of that asks again.
+            }
             Ok(Answered::Gone) => {
                 self.log_job(Level::Info, id, || {
                     "the file was taken away before its disposition".into()

@@ -149,6 +149,12 @@ impl Core {
             return;
         };
         let watch = node.watch;
+        if !node.recorded && self.moved_here(dir, &bound.ident) {
+            return;
+        }
+        let Some(node) = self.tree.get_mut(dir) else {
+            return;
+        };
         node.bound = true;
         node.failures = 0;
         match bound.wd {
@@ -179,6 +185,32 @@ impl Core {
         }
         self.identify(dir, &bound.ident);
         self.redo_disposals_in(dir);
+    }
+
+    /// A new directory turns out to be one that is known under another name: that is where it is now, with all
+    /// that is remembered of it. `true` if so; it is asked for again then.
+    fn moved_here(&mut self, new: DirId, ident: &Version) -> bool {
+        let Some(node) = self.tree.get(new) else {
+            return false;
+        };
+        let (watch, parent, name) = (node.watch, node.parent, node.name.clone());
+        let Some(old) = self.tree.by_ident(watch, ident).filter(|old| *old != new) else {
+            return false;
+        };
+        let known = self.tree.get(old).is_some_and(|node| node.recorded);
+        // A directory may be seen twice through a mount; then it is not one that was renamed.
+        let mount = |dir| self.tree.place(dir, b"").map(|place| place.mount);
+        let apart = mount(old) != mount(new)
+            || self
+                .tree
+                .bases()
+                .any(|(base, _)| base == old || base == new);
+        if !known || apart || parent == DirId(0) || self.tree.is_below(parent, old) {
+            return false;
+        }
+        self.dir_gone(new);
+        self.move_dir(old, parent, &name);
+        true
     }
 
     /// Notes which directory it is on disk, in the journal too where that knows it: after a restart
@@ -388,6 +420,7 @@ impl Core {
             .collect();
         if displaced.is_some() {
             self.listed_displaced(dir, &missing, &gone_dirs);
+            self.redo_disposals_in(dir);
         }
         let scan = self
             .watches
