@@ -43,7 +43,7 @@ impl Core {
             state.compared = Some(scan.started);
             let mut scan = scan;
             scan.displaced.extend(self.away_and_wanted(watch));
-            self.find_replaced(watch, scan.replaced);
+            self.find_replaced(watch);
             self.find_renamed(watch, scan.started, scan.missing, scan.displaced);
             self.dirs_missing(watch, scan.missing_dirs);
             let watch_of = |key: &FileKey| self.tree.get(key.dir()).map(|node| node.watch);
@@ -258,17 +258,20 @@ impl Core {
         let Some(watch) = self.tree.get(key.dir()).map(|node| node.watch) else {
             return;
         };
-        if let Some(scan) = self
-            .watches
-            .get_mut(watch as usize)
-            .and_then(|state| state.scan.as_mut())
+        if let Some(state) = self.watches.get_mut(watch as usize)
+            && (state.scan.is_some() || state.scan_again)
         {
-            scan.replaced.insert(known.version, known);
+            state.replaced.insert(known.version, known);
         }
     }
 
     /// A replaced file that is there under another name: it is concluded under that.
-    fn find_replaced(&mut self, watch: u32, replaced: BTreeMap<u64, Known>) {
+    fn find_replaced(&mut self, watch: u32) {
+        let replaced = self
+            .watches
+            .get_mut(watch as usize)
+            .map(|state| std::mem::take(&mut state.replaced))
+            .unwrap_or_default();
         if replaced.is_empty() {
             return;
         }

@@ -114,11 +114,12 @@ impl Core {
         true
     }
 
-    /// A directory is reached again.
-    pub(super) fn redo_disposals_in(&mut self, dir: DirId) {
+    /// A directory is reached. What is away is asked for only where it may be `back`.
+    pub(super) fn redo_disposals_in(&mut self, dir: DirId, back: bool) {
         let ids: Vec<JobId> = self
             .job_of
             .range(FileKey::range(dir))
+            .filter(|(key, _)| back || self.files.get(**key).is_none_or(|known| !known.away))
             .map(|(_, id)| *id)
             .filter(|id| {
                 self.jobs

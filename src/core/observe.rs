@@ -417,14 +417,23 @@ impl Core {
                     self.move_dir(moved, dir, name);
                 }
                 Some(moved) => self.dir_gone(moved),
-                None => self.found_dir(watch, dir, name),
+                None => self.came(watch, dir, name),
             }
         } else if bits & mask::CREATE != 0 {
-            self.found_dir(watch, dir, name);
+            self.came(watch, dir, name);
         } else if bits & mask::DELETE != 0
             && let Some(child) = self.tree.child(dir, name)
         {
             self.dir_gone(child);
+        }
+    }
+
+    /// A directory has come under a name; listings from before say nothing about where it is.
+    fn came(&mut self, watch: u32, dir: DirId, name: &[u8]) {
+        self.found_dir(watch, dir, name);
+        let child = self.tree.child(dir, name);
+        if let Some(node) = child.and_then(|child| self.tree.get_mut(child)) {
+            node.placed = self.last_event;
         }
     }
 
@@ -741,12 +750,12 @@ impl Core {
             if recorded {
                 self.append(Record::DirGone { dir: id });
             }
-            self.redo_disposals_in(id);
+            self.redo_disposals_in(id, true);
         }
     }
 
     /// What was asked of a directory was asked under a path that may be another directory's now.
-    fn bind_is_void(&mut self, dir: DirId) {
+    pub(super) fn bind_is_void(&mut self, dir: DirId) {
         if let Some(node) = self.tree.get_mut(dir)
             && matches!(node.bind, Bind::Asked | Bind::AskedStale)
         {

@@ -1,7 +1,7 @@
 //! First scan, overflow, doubt and poll are one operation: list, and compare with what is known.
 
 use super::ask::{Bound, Entry, Fault, Kind, Stat, Version};
-use super::files::{FileKey, Known, version_digest};
+use super::files::{FileKey, version_digest};
 use super::ids::DirId;
 use super::settle::Signal;
 use super::time::Mono;
@@ -12,7 +12,7 @@ use super::{Asked, Core, ScoutId};
 use crate::core::ask::Question;
 use crate::core::observe::errno_text;
 use crate::plan::Level;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 const ENOENT: i32 = 2;
@@ -34,8 +34,6 @@ pub struct Scan {
     pub missing: Vec<(FileKey, u64)>,
     /// The same of names that a listing showed with another version: what had them may have been renamed.
     pub displaced: Vec<(FileKey, u64)>,
-    /// What was remembered of names that others have come under meanwhile, by version.
-    pub replaced: BTreeMap<u64, Known>,
     /// Directories that a complete listing of their parent did not show.
     pub missing_dirs: Vec<DirId>,
     /// When it began.
@@ -71,7 +69,6 @@ impl Core {
             outstanding: 0,
             missing: Vec::new(),
             displaced: Vec::new(),
-            replaced: BTreeMap::new(),
             missing_dirs: Vec::new(),
             started,
             awaits: None,
@@ -155,7 +152,7 @@ impl Core {
         let Some(node) = self.tree.get_mut(dir) else {
             return;
         };
-        node.bound = true;
+        let again = std::mem::replace(&mut node.bound, true);
         node.failures = 0;
         match bound.wd {
             Some(Ok(wd)) if self.dead_wds.contains(&wd) => {
@@ -184,7 +181,7 @@ impl Core {
             None => {}
         }
         self.identify(dir, &bound.ident);
-        self.redo_disposals_in(dir);
+        self.redo_disposals_in(dir, !again);
     }
 
     /// A new directory turns out to be one that is known under another name: that is where it is now, with all
@@ -207,6 +204,17 @@ impl Core {
                 .any(|(base, _)| base == old || base == new);
         if !known || apart || parent == DirId(0) || self.tree.is_below(parent, old) {
             return false;
+        }
+        let asked_at = self.tree.get(new).map_or(0, |node| node.asked_at);
+        if self
+            .tree
+            .get(old)
+            .is_some_and(|node| node.placed > asked_at)
+        {
+            // An event that came after the question has said where it is.
+            self.bind_is_void(new);
+            self.queue_bind(new);
+            return true;
         }
         self.dir_gone(new);
         self.move_dir(old, parent, &name);
@@ -420,7 +428,7 @@ impl Core {
             .collect();
         if displaced.is_some() {
             self.listed_displaced(dir, &missing, &gone_dirs);
-            self.redo_disposals_in(dir);
+            self.redo_disposals_in(dir, true);
         }
         let scan = self
             .watches

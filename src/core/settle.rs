@@ -356,6 +356,15 @@ impl Core {
             // Written after it was linked or renamed: its writer's close may go by another name.
             candidate.signal = Signal::Close;
         }
+        if candidate.fresh
+            && candidate.seen.is_some_and(|(before, _)| {
+                (before.ino, before.btime_ns) != (seen.0.ino, seen.0.btime_ns)
+            })
+        {
+            // Another file is here, and nothing was heard of it: what was heard before was of the one before.
+            candidate.signal = Signal::Scan;
+            candidate.closed = false;
+        }
         // A listing found another file here: whether this one was known under another name, the next tells.
         let another = candidate.signal == Signal::Scan
             && candidate.seen.is_some_and(|(before, _)| {

@@ -1,13 +1,13 @@
 //! One watch at work: its plan, its root's state, its scan, its queue.
 
-use super::files::FileKey;
+use super::files::{FileKey, Known};
 use super::ids::{DirId, WatchId};
 use super::queue::Queue;
 use super::scan::Scan;
 use super::sieve::Sieve;
 use super::time::Mono;
 use crate::plan::WatchPlan;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where the root stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +63,8 @@ pub struct Watch {
     pub scan_cost_ns: u64,
     /// Versions that are remembered or owed, where a scan's end is waited for.
     pub sieve: Option<Sieve>,
+    /// What was remembered of names that others have come under while a scan was under way or wanted, by version.
+    pub replaced: BTreeMap<u64, Known>,
     /// What the last scan missed of a watch that no events tell about: gone if the next misses it, too.
     pub missed: BTreeSet<(FileKey, u64)>,
     /// The same of directories.
@@ -93,6 +95,7 @@ impl Watch {
             said_no_watch: false,
             scan_cost_ns: 0,
             sieve: None,
+            replaced: BTreeMap::new(),
             missed: BTreeSet::new(),
             missed_dirs: BTreeSet::new(),
         }

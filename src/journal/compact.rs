@@ -61,6 +61,8 @@ impl<S: Storage> Journal<S> {
         // the one that has the name, and a copy that is forked from this process finds its own one open.
         let header = (header.seed(), header.encode());
         self.storage.remove(File::NewBase).map_err(no_room)?;
+        // Else the rename to come might reach the disk without what is done here, and name the old file.
+        self.storage.sync_dir().map_err(no_room)?;
         self.compaction = Some(Compaction {
             number,
             seed: header.0,

@@ -207,7 +207,7 @@ pub struct Oracle {
     /// Whether a file that is away for half a minute is certain to be missed.
     pub misses: bool,
     /// Concluded files that were taken away: when, and how often they had been concluded.
-    left: BTreeMap<(usize, Version), (u64, u64)>,
+    left: BTreeMap<(usize, Version), (u64, u32, u64)>,
     /// How often those that came back have to be concluded in the end.
     back: BTreeMap<(usize, Version), u64>,
 }

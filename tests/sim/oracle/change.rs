@@ -94,11 +94,12 @@ impl Oracle {
                 (true, false) => {
                     let done = self.counts.get(&key).map_or(0, |count| count.done);
                     if done > 0 {
-                        self.left.insert(key, (disk.mono, done));
+                        self.left.insert(key, (disk.mono, self.moment.life, done));
                     }
                 }
                 (false, true) => {
-                    if let Some((at, done)) = self.left.remove(&key)
+                    if let Some((at, life, done)) = self.left.remove(&key)
+                        && life == self.moment.life
                         && disk.mono - at >= 28_000_000_000
                     {
                         self.back.insert(key, done + 1);

@@ -19,7 +19,7 @@ impl Oracle {
             let plan = &self.watches[*watch].plan;
             // A write is told under the name by which the file was opened: of its other names nothing is heard.
             let told = if self.shared.contains(version) {
-                1
+                0
             } else {
                 paths.len() as u64
             };
