@@ -273,7 +273,11 @@ impl Core {
         }
         // In a directory that is gone a job ran when the state was written: it is concluded at start.
         let watch = self.tree.get(dir).map_or(u32::MAX, |node| node.watch);
-        self.job_of.insert(FileKey::new(dir, &name), id);
+        // One that is disposed of while its directory is away lets others come under its name.
+        let old = self.job_of.insert(FileKey::new(dir, &name), id);
+        if let Some(job) = old.and_then(|old| self.jobs.get_mut(&old)) {
+            job.displaced = true;
+        }
         self.jobs.insert(
             id,
             Job {

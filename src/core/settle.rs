@@ -439,7 +439,12 @@ impl Core {
             .is_none_or(|place| place.path() != path);
         match fault {
             Fault::Here(ENOENT | ENOTDIR) | Fault::Crossed(_) if !stale && !moved => {
+                let dir = candidate.dir;
                 self.drop_candidate(key);
+                // Where events tell, one would have told that it went: perhaps its directory did.
+                if self.tree.get(dir).is_some_and(|node| node.wd.is_some()) {
+                    self.queue_bind(dir);
+                }
             }
             Fault::Here(ENOENT | ENOTDIR) | Fault::Crossed(_) => self.queue_probe(key),
             Fault::Base(_) => {
@@ -635,6 +640,10 @@ impl Core {
         if let Some((id, phase)) = self.live_phase(key) {
             match phase {
                 Phase::Ready | Phase::Backoff => self.supersede(id),
+                // Its file is away, with the directory that lay here: this one need not wait for its return.
+                Phase::Disposing { .. } if self.files.get(key).is_some_and(|known| known.away) => {
+                    self.lose_file(key);
+                }
                 Phase::Running { .. }
                 | Phase::Looking
                 | Phase::PostLook { .. }
