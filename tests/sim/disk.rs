@@ -366,6 +366,8 @@ impl Disk {
             if let Some(uid) = self.lookup(dir, name) {
                 self.inodes[uid].unheard = true;
             }
+            // Another watch on the directory may not poll.
+            self.unheard = true;
             return;
         }
         self.notify.push(wd, bits, cookie, name);

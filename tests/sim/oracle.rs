@@ -191,8 +191,6 @@ pub struct Oracle {
     pub jobs: BTreeMap<JobId, Ledger>,
     pub allowed: BTreeMap<(usize, Version), u64>,
     pub counts: BTreeMap<(usize, Version), Count>,
-    /// Versions that were written when the file had several names.
-    pub shared: BTreeSet<Version>,
     pub violation: Option<String>,
     pub moment: Moment,
     watch_ids: BTreeMap<WatchId, usize>,

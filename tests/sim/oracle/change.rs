@@ -8,9 +8,6 @@ impl Oracle {
         for change in std::mem::take(&mut disk.changes) {
             match change {
                 Change::Content(uid) => {
-                    if disk.paths_of(uid).len() > 1 {
-                        self.shared.insert(disk.version(uid));
-                    }
                     for (parent, name) in disk.paths_of(uid) {
                         self.allow(disk, uid, parent, &name, None);
                     }

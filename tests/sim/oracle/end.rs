@@ -17,13 +17,7 @@ impl Oracle {
                 .copied()
                 .unwrap_or_default();
             let plan = &self.watches[*watch].plan;
-            // A write is told under the name by which the file was opened: of its other names nothing is heard.
-            let told = if self.shared.contains(version) {
-                0
-            } else {
-                paths.len() as u64
-            };
-            if count.done + count.baseline < told {
+            if count.done + count.baseline < paths.len() as u64 {
                 let text = format!(
                     "watch {}, {} ({version:?}): {} names, concluded {} times",
                     plan.name,
