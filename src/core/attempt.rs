@@ -409,6 +409,10 @@ impl Core {
                 self.ask_look(id);
                 return;
             }
+            Err(Fault::Here(ENOENT | ENOTDIR) | Fault::Crossed(_)) if !self.is_bound(watch) => {
+                self.look_later(id);
+                return;
+            }
             Err(Fault::Here(ENOENT | ENOTDIR) | Fault::Crossed(_)) => None,
             Err(Fault::Base(_)) => {
                 self.resolve_root(watch);

@@ -189,6 +189,13 @@ impl Core {
         !same_base || !same_dir
     }
 
+    /// Whether the root is where it is taken to be. Else what is not found below it may be there in a moment.
+    pub(super) fn is_bound(&self, watch: u32) -> bool {
+        self.watches
+            .get(watch as usize)
+            .is_some_and(|state| state.state == Root::Bound)
+    }
+
     /// The root cannot be reached: nothing below it changes state, and it is looked for.
     pub(super) fn root_missing(&mut self, watch: u32, errno: i32) {
         let Some(state) = self.watches.get_mut(watch as usize) else {

@@ -430,6 +430,7 @@ impl Core {
     }
 
     fn probe_failed(&mut self, watch: u32, key: FileKey, path: Vec<u8>, stale: bool, fault: Fault) {
+        let bound = self.is_bound(watch);
         let Some(candidate) = self.candidates.get_mut(&key) else {
             return;
         };
@@ -438,6 +439,9 @@ impl Core {
             .place(candidate.dir, &candidate.name)
             .is_none_or(|place| place.path() != path);
         match fault {
+            Fault::Here(ENOENT | ENOTDIR) | Fault::Crossed(_) if !bound => {
+                self.refused(key, Waits::Probe);
+            }
             Fault::Here(ENOENT | ENOTDIR) | Fault::Crossed(_) if !stale && !moved => {
                 let dir = candidate.dir;
                 self.drop_candidate(key);

@@ -161,6 +161,12 @@ impl World {
                 && self.core.is_some()
                 && self.now > self.active + 140 * SECOND
                 && self.quiet();
+            if idle && std::mem::take(&mut self.setup.disk.unheard) {
+                // Promised at the next listing, not before.
+                self.input(0, Input::Command(Command::Rescan));
+                self.active = self.now;
+                continue;
+            }
             if idle {
                 self.finish();
                 break;
@@ -307,10 +313,6 @@ impl World {
                     story!(self.now, "mkdir {}", show(&root[..at]));
                 }
             }
-        }
-        if self.setup.disk.unheard {
-            // Promised at the next listing, not before.
-            self.input(0, Input::Command(Command::Rescan));
         }
         self.setup.disk.cuts = 0;
         self.store.disk_full(false);
