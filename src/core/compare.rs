@@ -1,7 +1,7 @@
 //! The end of a scan: what was missing, what was renamed, what is new.
 
 use super::Core;
-use super::files::{FileKey, Known, version_digest};
+use super::files::{CTIME_UNKNOWN, FileKey, Known, version_digest};
 use super::ids::DirId;
 use super::record::Record;
 use super::replay::remembered;
@@ -42,7 +42,8 @@ impl Core {
         if !again {
             state.compared = Some(scan.started);
             let mut scan = scan;
-            scan.displaced.extend(self.away_and_wanted(watch));
+            let wanted = self.out_of_sight(watch, &scan.missing_dirs);
+            scan.displaced.extend(wanted);
             self.find_replaced(watch);
             self.find_renamed(watch, scan.started, scan.missing, scan.displaced);
             self.dirs_missing(watch, scan.missing_dirs);
@@ -195,9 +196,17 @@ impl Core {
             .map(|(key, digest)| (key, digest, false));
         for (key, digest, taken) in displaced.chain(missing) {
             match found.remove(&digest) {
-                // What is remembered may have changed since the listing.
-                Some(_) if self.version_at(key) != Some(digest) => {}
                 Some((to, ..)) if to == key => {}
+                // What is remembered may have changed since the listing; or another file has come under the name,
+                // and has a job.
+                Some((to, ..)) if self.version_at(key) != Some(digest) => {
+                    let known = self.files.get(key).copied();
+                    if let Some(known) = known.filter(|known| !known.gone)
+                        && known.version == digest
+                    {
+                        self.adopt(to, known);
+                    }
+                }
                 Some((to, to_dir, to_name)) => {
                     // Events may have come since the listing: the candidate is looked at again.
                     let candidate = self.candidates.remove(&to);
@@ -224,8 +233,9 @@ impl Core {
         }
     }
 
-    /// What is remembered of files whose directory is away, if anything waits that may be one of them.
-    fn away_and_wanted(&self, watch: u32) -> Vec<(FileKey, u64)> {
+    /// What is remembered or owed of files whose directory is away or was not seen, as far as anything waits that
+    /// may be one of them.
+    fn out_of_sight(&self, watch: u32, missing_dirs: &[DirId]) -> Vec<(FileKey, u64)> {
         let wanted: BTreeSet<u64> = self
             .candidates
             .values()
@@ -237,16 +247,25 @@ impl Core {
         if wanted.is_empty() {
             return Vec::new();
         }
-        self.files
+        let unseen: BTreeSet<DirId> = missing_dirs
+            .iter()
+            .flat_map(|dir| self.tree.subtree(*dir))
+            .collect();
+        let known = self
+            .files
             .iter()
             .filter(|(key, known)| {
-                known.away
-                    && !known.gone
+                !known.gone
                     && wanted.contains(&known.version)
+                    && (known.away || unseen.contains(&key.dir()))
                     && self.is_in(watch, key.dir())
             })
-            .map(|(key, known)| (key, known.version))
-            .collect()
+            .map(|(key, known)| (key, known.version));
+        let owed = self.job_of.iter().filter_map(|(key, id)| {
+            let version = version_digest(&self.jobs.get(id)?.version);
+            (unseen.contains(&key.dir()) && wanted.contains(&version)).then_some((*key, version))
+        });
+        known.chain(owed).collect()
     }
 
     /// Something else comes under a name. While a scan is under way what was remembered there may be a file that was
@@ -288,17 +307,26 @@ impl Core {
             })
             .collect();
         for (key, known) in found {
-            let mark = self.tree.get(key.dir()).map_or(0, |node| node.mark);
-            let known = Known {
-                mark,
-                away: false,
-                ..known
-            };
-            self.record_dir(key.dir());
-            self.files.put(key, known);
-            self.append(remembered(key, &known));
-            self.queue_probe(key);
+            self.adopt(key, known);
         }
+    }
+
+    /// What was remembered under another name is this candidate's file.
+    fn adopt(&mut self, key: FileKey, known: Known) {
+        if self.job_of.contains_key(&key) {
+            return;
+        }
+        let mark = self.tree.get(key.dir()).map_or(0, |node| node.mark);
+        let known = Known {
+            mark,
+            away: false,
+            ctime: CTIME_UNKNOWN,
+            ..known
+        };
+        self.record_dir(key.dir());
+        self.files.put(key, known);
+        self.append(remembered(key, &known));
+        self.queue_probe(key);
     }
 
     /// Complete listings of their parents did not show these directories.

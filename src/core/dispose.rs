@@ -6,7 +6,6 @@ use super::files::FileKey;
 use super::ids::{DirId, JobId};
 use super::job::{Job, Phase};
 use super::record::{Disposal, DisposedHow, Outcome, Record};
-use super::settle::Signal;
 use super::timers::Timer;
 use super::{Asked, Core, ScoutId};
 use crate::core::observe::errno_text;
@@ -170,7 +169,7 @@ impl Core {
         if !moved && matches!(result, Ok(Answered::Gone | Answered::Changed)) && self.goes_back(id)
         {
             // What was renamed was another file that had come under the name meanwhile.
-            self.hint(watch, dir, &name, Signal::Close, None);
+            self.hint_unheard(watch, dir, &name);
             self.ask_dispose(id);
             return;
         }
@@ -210,7 +209,7 @@ impl Core {
                 self.dispose_ends(id, DisposedHow::Changed);
                 // Nobody knows how it came about: quiet time is due, as after a close.
                 if !displaced {
-                    self.hint(watch, dir, &name, Signal::Close, None);
+                    self.hint_unheard(watch, dir, &name);
                 }
             }
             Ok(Answered::Taken(number)) => {

@@ -171,6 +171,15 @@ impl Core {
         self.ask_when_due(key);
     }
 
+    /// A file is there, and no event told how it came: quiet time is due, as after a close.
+    pub(super) fn hint_unheard(&mut self, watch: u32, dir: DirId, name: &[u8]) {
+        self.hint(watch, dir, name, Signal::Close, None);
+        if let Some(candidate) = self.candidates.get_mut(&FileKey::new(dir, name)) {
+            candidate.signal = Signal::Scan;
+            candidate.closed = false;
+        }
+    }
+
     /// Quiet time for a candidate if the lease says `lease` (`NotAsked`: as is to be expected there).
     fn quiet(&self, key: FileKey, lease: Held) -> Duration {
         let Some(candidate) = self.candidates.get(&key) else {
