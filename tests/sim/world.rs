@@ -159,8 +159,8 @@ impl World {
             let daemon = self.daemon_due();
             let idle = self.calm
                 && self.core.is_some()
-                && self.now > self.active + 140 * SECOND
-                && self.quiet();
+                && (self.now > self.active + 140 * SECOND && self.quiet()
+                    || world.is_none() && daemon.is_none());
             if idle && std::mem::take(&mut self.setup.disk.unheard) {
                 // Promised at the next listing, not before.
                 self.input(0, Input::Command(Command::Rescan));
