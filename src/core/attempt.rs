@@ -403,6 +403,8 @@ impl Core {
             .place(dir, &name)
             .is_some_and(|place| place.path() != path);
         let found = match result {
+            // Its directory is gone: what lies under that path now is another file.
+            _ if self.tree.get(dir).is_none() => None,
             Ok(facts) if facts.stat.kind == Kind::File => Some(facts.stat),
             Ok(_) => None,
             Err(Fault::Here(ENOENT | ENOTDIR) | Fault::Crossed(_)) if moved => {

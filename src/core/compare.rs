@@ -247,9 +247,16 @@ impl Core {
         if wanted.is_empty() {
             return Vec::new();
         }
+        // A directory that could not be listed says nothing; a file that was in it and is found elsewhere does.
+        let unlisted = self
+            .tree
+            .of_watch(watch)
+            .into_iter()
+            .filter(|dir| self.tree.get(*dir).is_some_and(|node| node.failures > 0));
         let unseen: BTreeSet<DirId> = missing_dirs
             .iter()
             .flat_map(|dir| self.tree.subtree(*dir))
+            .chain(unlisted)
             .collect();
         let known = self
             .files
