@@ -614,7 +614,15 @@ impl Core {
             return;
         };
         if !half.is_dir {
-            self.file_gone(FileKey::new(half.dir, &half.name));
+            let key = FileKey::new(half.dir, &half.name);
+            let later = self
+                .candidates
+                .get(&key)
+                .is_some_and(|candidate| candidate.since > half.since);
+            // Unless something else came under the name meanwhile, and nothing told.
+            if !later && self.version_at(key) == half.version {
+                self.file_gone(key);
+            }
         } else if let Some(dir) = self.tree.child(half.dir, &half.name) {
             self.dir_gone(dir);
         }

@@ -191,6 +191,8 @@ pub struct Oracle {
     pub jobs: BTreeMap<JobId, Ledger>,
     pub allowed: BTreeMap<(usize, Version), u64>,
     pub counts: BTreeMap<(usize, Version), Count>,
+    /// Jobs whose directory went while their file had its private name.
+    left_private: BTreeSet<u64>,
     pub violation: Option<String>,
     pub moment: Moment,
     watch_ids: BTreeMap<WatchId, usize>,

@@ -85,7 +85,13 @@ impl Oracle {
                 self.collect(disk, uid, below, present);
                 continue;
             }
-            if name.starts_with(b".settled-") {
+            let job = name
+                .rsplit(|&b| b == b'-')
+                .next()
+                .and_then(|job| std::str::from_utf8(job).ok()?.parse().ok());
+            if name.starts_with(b".settled-")
+                && job.is_none_or(|job| !self.left_private.contains(&job))
+            {
                 self.broken(
                     Rule::Disposition,
                     format!(

@@ -205,6 +205,13 @@ impl Oracle {
                     // Taken away before its disposition: wherever it turns up again, it is a new arrival.
                     *self.allowed.entry((ledger.watch, version)).or_default() += 1;
                 }
+                let known = ledger
+                    .place
+                    .is_none_or(|(dir, _)| self.dirs.contains_key(&dir));
+                if *how == DisposedHow::Gone && !known {
+                    // With its directory: should that come back, its name is a private one, and whose is unknown.
+                    self.left_private.insert(job.0);
+                }
                 let untrue = *how == DisposedHow::Done && !ledger.moved;
                 if ledger.concluded.is_none() || ledger.disposed || untrue {
                     self.broken(
