@@ -102,6 +102,9 @@ pub struct Core {
     renames: BTreeMap<(u32, u32), HalfRename>,
     half_at: BTreeMap<FileKey, (u32, u32)>,
     half_of: BTreeMap<(u32, u64), (u32, u32)>,
+    /// Names that came or went by events while their directory was being listed: of those the listing may tell
+    /// what was before.
+    told: BTreeSet<FileKey>,
     /// Cookie of the last private name that was renamed.
     from_private: Option<u32>,
     stash: VecDeque<Stashed>,
@@ -143,6 +146,7 @@ impl Core {
             renames: BTreeMap::new(),
             half_at: BTreeMap::new(),
             half_of: BTreeMap::new(),
+            told: BTreeSet::new(),
             from_private: None,
             stash: VecDeque::new(),
             stash_lost: false,

@@ -445,6 +445,15 @@ impl Core {
     }
 
     fn file_event(&mut self, watch: u32, dir: DirId, bits: u32, cookie: u32, name: &[u8]) {
+        let named = mask::MOVED_FROM | mask::MOVED_TO | mask::CREATE | mask::DELETE;
+        if bits & named != 0
+            && self
+                .tree
+                .get(dir)
+                .is_some_and(|node| matches!(node.bind, Bind::Asked | Bind::AskedStale))
+        {
+            self.told.insert(FileKey::new(dir, name));
+        }
         if bits & (mask::MOVED_TO | mask::CREATE) != 0 {
             self.name_is_back(dir, name);
         }

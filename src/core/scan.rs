@@ -379,6 +379,11 @@ impl Core {
             return;
         }
         let key = FileKey::new(dir, name);
+        if self.told.contains(&key) {
+            self.file_seen(key, mark);
+            self.mark_job(key, mark);
+            return;
+        }
         self.find_half(watch, dir, name, &stat.version);
         self.note_displaced(watch, key, &stat.version);
         self.file_seen(key, mark);
@@ -522,6 +527,9 @@ impl Core {
     }
 
     fn bind_ended(&mut self, dir: DirId) {
+        if !self.told.is_empty() {
+            self.told.retain(|key| key.dir() != dir);
+        }
         let Some(node) = self.tree.get_mut(dir) else {
             return;
         };

@@ -43,7 +43,7 @@ impl World {
         let (what, most) = if lists {
             ("listings", 16)
         } else {
-            ("looks", 560)
+            ("looks", 640)
         };
         let kind = |task: &&Task| match task.question {
             Question::Bind { .. } => lists,
