@@ -19,7 +19,6 @@ impl Core {
     }
 
     fn end_scan(&mut self, watch: u32) {
-        let now = self.now.mono;
         let Some(state) = self.watches.get(watch as usize) else {
             return;
         };
@@ -32,7 +31,8 @@ impl Core {
         let Some(scan) = state.scan.take() else {
             return;
         };
-        state.scan_cost_ns = u64::try_from(now.since(scan.started).as_nanos()).unwrap_or(u64::MAX);
+        let cost = scan.listed.since(scan.started);
+        state.scan_cost_ns = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX);
         state.sieve = None;
         let first_ever = !std::mem::replace(&mut state.scanned_ever, true);
         state.scanned = true;
@@ -84,22 +84,24 @@ impl Core {
         if let Some(awaits) = &scan.awaits {
             return !awaits.is_empty();
         }
-        let awaits: BTreeSet<FileKey> = self
+        let awaits: BTreeMap<FileKey, bool> = self
             .candidates
             .iter()
             .filter(|(key, candidate)| !candidate.fresh && self.is_in(watch, key.dir()))
-            .map(|(key, _)| *key)
+            .map(|(key, _)| (*key, false))
             .collect();
         let any = !awaits.is_empty();
-        for key in &awaits {
+        for key in awaits.keys() {
             self.queue_probe(*key);
         }
+        let now = self.now.mono;
         if let Some(scan) = self
             .watches
             .get_mut(watch as usize)
             .and_then(|state| state.scan.as_mut())
         {
             scan.awaits = Some(awaits);
+            scan.listed = now;
         }
         any
     }
@@ -123,6 +125,25 @@ impl Core {
         }
     }
 
+    /// A probe answered, and something was heard of its file meanwhile. The answer to the question after it is from
+    /// after the last listing, whatever goes on to be heard: a file that is written all the time holds up no scan.
+    pub(super) fn scan_awaits_once_more(&mut self, key: FileKey) {
+        let Some(watch) = self.tree.get(key.dir()).map(|node| node.watch) else {
+            return;
+        };
+        let awaits = self
+            .watches
+            .get_mut(watch as usize)
+            .and_then(|state| state.scan.as_mut())
+            .and_then(|scan| scan.awaits.as_mut());
+        if let Some(awaits) = awaits
+            && let Some(answered) = awaits.get_mut(&key)
+            && std::mem::replace(answered, true)
+        {
+            awaits.remove(&key);
+        }
+    }
+
     /// What the scan waits for was renamed before it was seen.
     pub(super) fn scan_awaits_instead(&mut self, watch: u32, from: FileKey, to: FileKey) {
         if self
@@ -138,9 +159,9 @@ impl Core {
             .and_then(|state| state.scan.as_mut())
             .and_then(|scan| scan.awaits.as_mut());
         if let Some(awaits) = awaits
-            && awaits.contains(&from)
+            && awaits.contains_key(&from)
         {
-            awaits.insert(to);
+            awaits.insert(to, false);
             self.queue_probe(to);
         }
     }

@@ -12,7 +12,7 @@ use super::{Asked, Core, ScoutId};
 use crate::core::ask::Question;
 use crate::core::observe::errno_text;
 use crate::plan::Level;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 const ENOENT: i32 = 2;
@@ -38,8 +38,11 @@ pub struct Scan {
     pub missing_dirs: Vec<DirId>,
     /// When it began.
     pub started: Mono,
-    /// Everything is listed: the candidates whose version must be known before it can be told what was renamed.
-    pub awaits: Option<BTreeSet<FileKey>>,
+    /// Everything is listed: the candidates whose version must be known before it can be told what was renamed, and
+    /// whether a probe of each has answered since.
+    pub awaits: Option<BTreeMap<FileKey, bool>>,
+    /// When everything was.
+    pub listed: Mono,
 }
 
 impl Core {
@@ -72,6 +75,7 @@ impl Core {
             missing_dirs: Vec::new(),
             started,
             awaits: None,
+            listed: started,
         });
         self.timers.clear(Timer::Poll(watch));
         for dir in dirs {
@@ -217,7 +221,11 @@ impl Core {
             return true;
         }
         self.dir_gone(new);
+        let was_in = self.tree.get(old).map(|node| node.parent);
         self.move_dir(old, parent, &name);
+        if let Some(was_in) = was_in {
+            self.queue_bind(was_in);
+        }
         true
     }
 
@@ -363,7 +371,12 @@ impl Core {
                     .get(moved)
                     .is_some_and(|node| node.parent != DirId(0)) =>
             {
+                let was_in = self.tree.get(moved).map(|node| node.parent);
                 self.move_dir(moved, dir, name);
+                // Another one may lie under the name that it had, and have been taken for it.
+                if let Some(was_in) = was_in {
+                    self.queue_bind(was_in);
+                }
             }
             _ => {
                 self.found_dir(watch, dir, name);

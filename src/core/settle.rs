@@ -320,6 +320,8 @@ impl Core {
             .is_none_or(|candidate| candidate.fresh)
         {
             self.scan_awaits_not(key);
+        } else {
+            self.scan_awaits_once_more(key);
         }
     }
 
@@ -452,10 +454,10 @@ impl Core {
                 self.refused(key, Waits::Probe);
             }
             Fault::Here(ENOENT | ENOTDIR) | Fault::Crossed(_) if !stale && !moved => {
-                let dir = candidate.dir;
+                let (dir, seen) = (candidate.dir, candidate.seen.is_some());
                 self.drop_candidate(key);
-                // Where events tell, one would have told that it went: perhaps its directory did.
-                if self.tree.get(dir).is_some_and(|node| node.wd.is_some()) {
+                // Seen, and where events tell, one would have told that it went: perhaps its directory did.
+                if seen && self.tree.get(dir).is_some_and(|node| node.wd.is_some()) {
                     self.queue_bind(dir);
                 }
             }
@@ -639,7 +641,7 @@ impl Core {
         }
         // A rename of which only the arrival was heard may have begun where no listing has been yet; one of which
         // nothing was heard, where the last listing was before it.
-        let unheard = candidate.signal == Signal::Scan && !candidate.compared && !told;
+        let unheard = !candidate.compared && !told;
         if (state.scan.is_some() || unheard)
             && (state.history || unheard && state.scanned)
             && self.may_be_known(watch, version_digest(&stat.version))
