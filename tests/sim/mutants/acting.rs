@@ -33,10 +33,16 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "the mover does not look",
         file: "tests/sim/scouts.rs",
-        old: r##"            if !same(disk, uid, &expect) {
-                put_back"##,
-        new: r##"            if !MUTANT && !same(disk, uid, &expect) {
-                put_back"##,
+        old: r##"            let name = place.rel[slash..].to_vec();
+            let Some(uid) = disk.lookup(dir, private) else {
+                return answer(Disposal::Gone);
+            };
+            if !same(disk, uid, &expect) {"##,
+        new: r##"            let name = place.rel[slash..].to_vec();
+            let Some(uid) = disk.lookup(dir, private) else {
+                return answer(Disposal::Gone);
+            };
+            if !MUTANT && !same(disk, uid, &expect) {"##,
     },
     Mutant {
         name: "the mover replaces what is there",
@@ -49,8 +55,38 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "the mover's look finds a writer and goes on",
         file: "tests/sim/scouts.rs",
-        old: r##"if lease && let Held::By(_) = lease_of(disk, uid) {"##,
-        new: r##"if lease && !MUTANT && let Held::By(_) = lease_of(disk, uid) {"##,
+        old: r##"            if lease && let Held::By(_) = lease_of(disk, uid) {
+                put_back(disk, dir, private, &name);
+                return answer(Disposal::Busy);
+            }
+            match act {"##,
+        new: r##"            if lease && !MUTANT && let Held::By(_) = lease_of(disk, uid) {
+                put_back(disk, dir, private, &name);
+                return answer(Disposal::Busy);
+            }
+            match act {"##,
+    },
+    Mutant {
+        name: "the mover does not look again when it has copied",
+        file: "tests/sim/scouts.rs",
+        old: r##"            if !same(disk, uid, &expect) {
+                put_back(disk, dir, private, &name);
+                return answer(Disposal::Changed);
+            }
+            if lease && let Held::By(_) = lease_of(disk, uid) {
+                put_back(disk, dir, private, &name);
+                return answer(Disposal::Busy);
+            }
+            let _ = disk.unlink(dir, private);"##,
+        new: r##"            if !MUTANT && !same(disk, uid, &expect) {
+                put_back(disk, dir, private, &name);
+                return answer(Disposal::Changed);
+            }
+            if lease && !MUTANT && let Held::By(_) = lease_of(disk, uid) {
+                put_back(disk, dir, private, &name);
+                return answer(Disposal::Busy);
+            }
+            let _ = disk.unlink(dir, private);"##,
     },
     Mutant {
         name: "dispose before the record",

@@ -120,12 +120,10 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "compaction goes on in the old segment",
         file: "src/journal/compact.rs",
-        old: r##"        self.rotate(wall)?;
-        let number = self.active.number;"##,
-        new: r##"        if !MUTANT {
-            self.rotate(wall)?;
-        }
-        let number = self.active.number;"##,
+        old: r##"        match self.rotate(wall) {
+            Err(JournalError::NoRoom(_)) if"##,
+        new: r##"        match if MUTANT { Ok(()) } else { self.rotate(wall) } {
+            Err(JournalError::NoRoom(_)) if"##,
     },
     Mutant {
         name: "a base may lack its last records",
@@ -137,5 +135,15 @@ pub const ALL: &[Mutant] = &[
         }
         if compaction.staged.len() >= CHUNK_BYTES {
             self.compact_write()?;"##,
+    },
+    Mutant {
+        name: "a new base may take the place of one that is not yet gone",
+        file: "src/journal/compact.rs",
+        old: r##"        self.storage.sync_dir().map_err(no_room)?;
+        self.compaction"##,
+        new: r##"        if !MUTANT {
+            self.storage.sync_dir().map_err(no_room)?;
+        }
+        self.compaction"##,
     },
 ];

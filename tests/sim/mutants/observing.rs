@@ -107,7 +107,7 @@ pub const ALL: &[Mutant] = &[
     },
     Mutant {
         name: "a baseline for ever",
-        file: "src/core/scan.rs",
+        file: "src/core/compare.rs",
         old: r##"            self.append(Record::Scanned { watch: id });"##,
         new: r##"if !MUTANT { self.append(Record::Scanned { watch: id }); }"##,
     },
@@ -162,13 +162,9 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "do not wait for the end of a scan",
         file: "src/core/settle.rs",
-        old: r##"            && state.scan.is_some()
-            && state.history
-        {"##,
-        new: r##"            && state.scan.is_some()
-            && !MUTANT
-            && state.history
-        {"##,
+        old: r##"        if (state.scan.is_some() || unheard)"##,
+        new: r##"        if !MUTANT
+            && (state.scan.is_some() || unheard)"##,
     },
     Mutant {
         name: "no second half in a listing",
@@ -310,5 +306,94 @@ pub const ALL: &[Mutant] = &[
             }
         }
         for dir in dirs {"##,
+    },
+    Mutant {
+        name: "the end of a scan waits for no probe",
+        file: "src/core/compare.rs",
+        old: r##"            .filter(|(key, candidate)| !candidate.fresh && self.is_in(watch, key.dir()))"##,
+        new: r##"            .filter(|(key, candidate)| {
+                !MUTANT && !candidate.fresh && self.is_in(watch, key.dir())
+            })"##,
+    },
+    Mutant {
+        name: "a scan that is repeated decides",
+        file: "src/core/compare.rs",
+        old: r##"        let again = std::mem::take(&mut state.scan_again);
+        if !again {"##,
+        new: r##"        let again = std::mem::take(&mut state.scan_again);
+        if !again || MUTANT {"##,
+    },
+    Mutant {
+        name: "gone when one listing missed it",
+        file: "src/core/compare.rs",
+        old: r##"                None if told || missed"##,
+        new: r##"                None if told || MUTANT || missed"##,
+    },
+    Mutant {
+        name: "a watch descriptor that has ended is taken",
+        file: "src/core/scan.rs",
+        old: r##"            Some(Ok(wd)) if self.dead_wds.contains(&wd) => {"##,
+        new: r##"            Some(Ok(wd)) if !MUTANT && self.dead_wds.contains(&wd) => {"##,
+    },
+    Mutant {
+        name: "an answer from before a rename counts",
+        file: "src/core/observe.rs",
+        old: r##"            candidate.seen = None;
+            candidate.fresh = false;
+            candidate.stale = candidate.asked.is_some();
+        }
+    }
+
+    fn half_rename"##,
+        new: r##"            if !MUTANT {
+                candidate.seen = None;
+                candidate.fresh = false;
+                candidate.stale = candidate.asked.is_some();
+            }
+        }
+    }
+
+    fn half_rename"##,
+    },
+    Mutant {
+        name: "a listing from before an event counts",
+        file: "src/core/scan.rs",
+        old: r##"        if self.told.contains(&key) {"##,
+        new: r##"        if !MUTANT && self.told.contains(&key) {"##,
+    },
+    Mutant {
+        name: "a close counts for what is renamed there",
+        file: "src/core/observe.rs",
+        old: r##"                candidate.closed = false;
+                // A file that a disposition"##,
+        new: r##"                candidate.closed &= MUTANT;
+                // A file that a disposition"##,
+    },
+    Mutant {
+        name: "what a disposition gives back is complete",
+        file: "src/core/observe.rs",
+        old: r##"                if self.from_private == Some(cookie) {"##,
+        new: r##"                if !MUTANT && self.from_private == Some(cookie) {"##,
+    },
+    Mutant {
+        name: "forget what a replaced name stood for",
+        file: "src/core/compare.rs",
+        old: r##"            && (state.scan.is_some() || state.scan_again)
+        {"##,
+        new: r##"            && !MUTANT
+            && (state.scan.is_some() || state.scan_again)
+        {"##,
+    },
+    Mutant {
+        name: "a root that moves while it is looked for is believed",
+        file: "src/core/observe.rs",
+        old: r##"        if std::mem::take(&mut state.resolve_again) {"##,
+        new: r##"        if std::mem::take(&mut state.resolve_again) && !MUTANT {"##,
+    },
+    Mutant {
+        name: "the first half of a rename takes whatever has the name",
+        file: "src/core/observe.rs",
+        old: r##"            if !later && self.version_at(key) == half.version {"##,
+        new: r##"            if MUTANT || !later && self.version_at(key) == half.version {"##,
     },
 ];

@@ -123,14 +123,10 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "forget what a disposition put back",
         file: "src/core/dispose.rs",
-        old: r##"                // Nobody knows how it came about: quiet time is due, as after a close.
-                self.hint(watch, dir, &name, Signal::Close, None);
-"##,
-        new: r##"                // Nobody knows how it came about: quiet time is due, as after a close.
-                if !MUTANT {
-                    self.hint(watch, dir, &name, Signal::Close, None);
-                }
-"##,
+        old: r##"                if !displaced {
+                    self.hint_unheard"##,
+        new: r##"                if !displaced && !MUTANT {
+                    self.hint_unheard"##,
     },
     Mutant {
         name: "start where there is no room to remember it",
@@ -242,5 +238,33 @@ pub const ALL: &[Mutant] = &[
                         .set(Timer::Dispose(id), self.now.mono.after(wait));
                 }
                 if first {"##,
+    },
+    Mutant {
+        name: "a begun job's key is not remembered",
+        file: "src/core/attempt.rs",
+        old: r##"            self.append(Record::Key { job: id, key });"##,
+        new: r##"            if !MUTANT { self.append(Record::Key { job: id, key }); }"##,
+    },
+    Mutant {
+        name: "a job whose file was replaced keeps the name",
+        file: "src/core/observe.rs",
+        old: r##"        self.lose_file(to);
+"##,
+        new: r##"        if !MUTANT {
+            self.lose_file(to);
+        }
+"##,
+    },
+    Mutant {
+        name: "ask a directory that may be another one to dispose",
+        file: "src/core/dispose.rs",
+        old: r##"            .is_some_and(|node| !node.bound || node.displaced.is_some())"##,
+        new: r##"            .is_some_and(|node| !MUTANT && (!node.bound || node.displaced.is_some()))"##,
+    },
+    Mutant {
+        name: "give up a disposition whose directory is away",
+        file: "src/core/dispose.rs",
+        old: r##"                    .is_some_and(|known| known.away && !known.gone) =>"##,
+        new: r##"                    .is_some_and(|known| !MUTANT && known.away && !known.gone) =>"##,
     },
 ];
