@@ -417,16 +417,23 @@ impl Core {
     }
 
     fn note_displaced(&mut self, watch: u32, key: FileKey, found: &Version) {
-        let Some(version) = self.version_at(key) else {
-            return;
-        };
-        if version != version_digest(found)
-            && let Some(scan) = self
-                .watches
-                .get_mut(watch as usize)
-                .and_then(|watch| watch.scan.as_mut())
+        let found = version_digest(found);
+        let owed = self.job_of.get(&key).and_then(|id| self.jobs.get(id));
+        let owed = owed.map(|job| version_digest(&job.version));
+        let known = self.files.get(key).filter(|known| !known.gone);
+        let known = known.map(|known| known.version);
+        if let Some(scan) = self
+            .watches
+            .get_mut(watch as usize)
+            .and_then(|watch| watch.scan.as_mut())
         {
-            scan.displaced.push((key, version));
+            let gone = owed
+                .into_iter()
+                .chain(known.filter(|known| Some(*known) != owed));
+            scan.displaced.extend(
+                gone.filter(|version| *version != found)
+                    .map(|version| (key, version)),
+            );
         }
     }
 
