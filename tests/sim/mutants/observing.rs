@@ -81,7 +81,7 @@ pub const ALL: &[Mutant] = &[
     },
     Mutant {
         name: "trust a lease on a remote mount",
-        file: "src/core/observe.rs",
+        file: "src/core/roots.rs",
         old: r##".is_some_and(|mount| !mount.remote_writers)"##,
         new: r##".is_some_and(|mount| MUTANT || !mount.remote_writers)"##,
     },
@@ -129,7 +129,7 @@ pub const ALL: &[Mutant] = &[
     },
     Mutant {
         name: "lose a Renamed",
-        file: "src/core/observe.rs",
+        file: "src/core/renames.rs",
         old: r##"        self.append(Record::Renamed {
             dir: from.dir(),
             name_hash: from.hash(),
@@ -337,14 +337,14 @@ pub const ALL: &[Mutant] = &[
     },
     Mutant {
         name: "an answer from before a rename counts",
-        file: "src/core/observe.rs",
+        file: "src/core/renames.rs",
         old: r##"            candidate.seen = None;
             candidate.fresh = false;
             candidate.stale = candidate.asked.is_some();
         }
     }
 
-    fn half_rename"##,
+    pub(super) fn half_rename"##,
         new: r##"            if !MUTANT {
                 candidate.seen = None;
                 candidate.fresh = false;
@@ -353,7 +353,7 @@ pub const ALL: &[Mutant] = &[
         }
     }
 
-    fn half_rename"##,
+    pub(super) fn half_rename"##,
     },
     Mutant {
         name: "a listing from before an event counts",
@@ -386,13 +386,13 @@ pub const ALL: &[Mutant] = &[
     },
     Mutant {
         name: "a root that moves while it is looked for is believed",
-        file: "src/core/observe.rs",
+        file: "src/core/roots.rs",
         old: r##"        if std::mem::take(&mut state.resolve_again) {"##,
         new: r##"        if std::mem::take(&mut state.resolve_again) && !MUTANT {"##,
     },
     Mutant {
         name: "the first half of a rename takes whatever has the name",
-        file: "src/core/observe.rs",
+        file: "src/core/renames.rs",
         old: r##"            if !later && self.version_at(key) == half.version {"##,
         new: r##"            if MUTANT || !later && self.version_at(key) == half.version {"##,
     },

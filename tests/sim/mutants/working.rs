@@ -247,7 +247,7 @@ pub const ALL: &[Mutant] = &[
     },
     Mutant {
         name: "a job whose file was replaced keeps the name",
-        file: "src/core/observe.rs",
+        file: "src/core/renames.rs",
         old: r##"        self.lose_file(to);
 "##,
         new: r##"        if !MUTANT {

@@ -1,0 +1,227 @@
+//! Renames come in halves, which other directories' events and listings may part.
+
+use super::Core;
+use super::ask::Version;
+use super::files::{CTIME_UNKNOWN, FileKey, Known, version_digest};
+use super::ids::DirId;
+use super::record::Record;
+use super::time::Mono;
+use super::timers::Timer;
+use std::time::Duration;
+
+/// The halves of a rename are queued by one system call; this bounds how long they may be read apart.
+const RENAME_WAIT: Duration = Duration::from_millis(200);
+
+/// A name that went away by a rename; its new name may follow.
+#[derive(Clone, Debug)]
+pub(super) struct HalfRename {
+    pub(super) dir: DirId,
+    pub(super) name: Vec<u8>,
+    pub(super) is_dir: bool,
+    /// When.
+    since: Mono,
+    /// What is remembered or owed under the name: a listing may find it under the new one.
+    version: Option<u64>,
+}
+
+impl Core {
+    /// The file that a candidate was is renamed: an answer on its way is about that one.
+    pub(super) fn left_its_name(&mut self, key: FileKey) {
+        if let Some(candidate) = self.candidates.get_mut(&key) {
+            candidate.seen = None;
+            candidate.fresh = false;
+            candidate.stale = candidate.asked.is_some();
+        }
+    }
+
+    pub(super) fn half_rename(
+        &mut self,
+        watch: u32,
+        dir: DirId,
+        cookie: u32,
+        name: &[u8],
+        is_dir: bool,
+    ) {
+        let key = FileKey::new(dir, name);
+        let version = self.version_at(key).filter(|_| !is_dir);
+        self.half_at.insert(key, (cookie, watch));
+        if let Some(version) = version {
+            self.half_of.insert((watch, version), (cookie, watch));
+        }
+        self.renames.insert(
+            (cookie, watch),
+            HalfRename {
+                dir,
+                name: name.to_vec(),
+                is_dir,
+                since: self.now.mono,
+                version,
+            },
+        );
+        self.timers.set(
+            Timer::Rename { cookie, watch },
+            self.now.mono.after(RENAME_WAIT),
+        );
+    }
+
+    /// The version that is owed or remembered under a name.
+    pub(super) fn version_at(&self, key: FileKey) -> Option<u64> {
+        let owed = self.job_of.get(&key).and_then(|id| self.jobs.get(id));
+        if let Some(job) = owed {
+            return Some(version_digest(&job.version));
+        }
+        let known = self.files.get(key).filter(|known| !known.gone)?;
+        Some(known.version)
+    }
+
+    pub(super) fn drop_half(&mut self, cookie: u32, watch: u32) -> Option<HalfRename> {
+        let half = self.renames.remove(&(cookie, watch))?;
+        self.half_at.remove(&FileKey::new(half.dir, &half.name));
+        if let Some(version) = half.version
+            && self.half_of.get(&(watch, version)) == Some(&(cookie, watch))
+        {
+            self.half_of.remove(&(watch, version));
+        }
+        self.timers.clear(Timer::Rename { cookie, watch });
+        Some(half)
+    }
+
+    pub(super) fn take_half(
+        &mut self,
+        cookie: u32,
+        watch: u32,
+        is_dir: bool,
+    ) -> Option<HalfRename> {
+        self.drop_half(cookie, watch)
+            .filter(|half| half.is_dir == is_dir)
+    }
+
+    /// A listing found a file: if it is the one whose name went away a moment ago, its new directory was not
+    /// watched yet when it came, and no event tells.
+    pub(super) fn find_half(&mut self, watch: u32, dir: DirId, name: &[u8], version: &Version) {
+        if self.half_of.is_empty() || version.btime_ns == 0 {
+            return;
+        }
+        let found = self.half_of.get(&(watch, version_digest(version)));
+        let Some((cookie, watch)) = found.copied() else {
+            return;
+        };
+        // A listing from before it went shows it under the name that it had.
+        if self.half_at.get(&FileKey::new(dir, name)) == Some(&(cookie, watch)) {
+            return;
+        }
+        if let Some(half) = self.drop_half(cookie, watch) {
+            self.carry(FileKey::new(half.dir, &half.name), dir, name);
+        }
+    }
+
+    /// Something has come under a name that went away by a rename a moment ago. The kernel queues both
+    /// halves with the directories locked, so the other half comes no more: what had the name is gone now,
+    /// not when its time is up, which would take what has come for it. A directory may be the same one that
+    /// went and is back: which one it is, its listing tells.
+    pub(super) fn name_is_back(&mut self, dir: DirId, name: &[u8]) {
+        let key = FileKey::new(dir, name);
+        let Some((cookie, watch)) = self.half_at.get(&key).copied() else {
+            return;
+        };
+        if let Some(half) = self.drop_half(cookie, watch)
+            && !half.is_dir
+        {
+            self.file_gone(key);
+        }
+    }
+
+    /// The second half has not come: the name left the watch, or went where nobody watches yet.
+    pub(super) fn rename_due(&mut self, cookie: u32, watch: u32) {
+        let listing = self
+            .renames
+            .get(&(cookie, watch))
+            .and_then(|half| self.tree.place(half.dir, b""))
+            .is_some_and(|place| self.lists(place.mount));
+        // A directory that is polled may have it: then a scan that began after it went tells.
+        let told = self.is_told(watch);
+        let compared = self
+            .watches
+            .get(watch as usize)
+            .and_then(|state| state.compared);
+        let polling = self
+            .renames
+            .get(&(cookie, watch))
+            .is_some_and(|half| !told && compared.is_none_or(|began| began <= half.since));
+        if listing || polling {
+            self.timers.set(
+                Timer::Rename { cookie, watch },
+                self.now.mono.after(RENAME_WAIT),
+            );
+            return;
+        }
+        let Some(half) = self.drop_half(cookie, watch) else {
+            return;
+        };
+        if !half.is_dir {
+            let key = FileKey::new(half.dir, &half.name);
+            let later = self
+                .candidates
+                .get(&key)
+                .is_some_and(|candidate| candidate.since > half.since);
+            // Unless something else came under the name meanwhile, and nothing told.
+            if !later && self.version_at(key) == half.version {
+                self.file_gone(key);
+            }
+        } else if let Some(dir) = self.tree.child(half.dir, &half.name) {
+            self.dir_gone(dir);
+        }
+    }
+
+    /// A selected file has another selected name: what is remembered and what is owed goes along.
+    pub(super) fn carry(&mut self, from: FileKey, to_dir: DirId, to_name: &[u8]) {
+        let to = FileKey::new(to_dir, to_name);
+        if from == to {
+            return;
+        }
+        // A candidate under the old name stays: something may have come there since.
+        let mark = self.tree.get(to_dir).map_or(0, |node| node.mark);
+        let known = self.files.get(from).copied().filter(|known| !known.gone);
+        let job = self.job_of.get(&from).copied();
+        if known.is_none() && job.is_none() {
+            return;
+        }
+        // Whatever had the new name was replaced.
+        self.replaced(to);
+        self.known_gone(to);
+        self.job_gone(to);
+        // What was heard of the new name may be news of the file that has it now.
+        self.left_its_name(to);
+        self.queue_probe(to);
+        self.lose_file(to);
+        // What a candidate under the old name was seen to be is what went; nothing there may be taken for it.
+        if let Some(candidate) = self.candidates.get_mut(&from) {
+            candidate.seen = None;
+            candidate.asked = None;
+            self.queue_probe(from);
+        }
+        self.record_dir(to_dir);
+        self.append(Record::Renamed {
+            dir: from.dir(),
+            name_hash: from.hash(),
+            to_dir,
+            to_name: to_name.to_vec(),
+        });
+        if let Some(known) = known {
+            self.files.take(from);
+            self.files.put(
+                to,
+                Known {
+                    mark,
+                    away: false,
+                    ctime: CTIME_UNKNOWN,
+                    ..known
+                },
+            );
+        }
+        if let Some(id) = job {
+            self.rename_job(id, from, to, to_dir, to_name, mark);
+            self.release_key(from);
+        }
+    }
+}
