@@ -110,17 +110,18 @@ impl Core {
         self.tree.get(dir).is_some_and(|node| node.watch == watch)
     }
 
+    /// What the end of a watch's scan waits for.
+    fn awaited(&mut self, watch: u32) -> Option<&mut BTreeMap<FileKey, bool>> {
+        let scan = self.watches.get_mut(watch as usize)?.scan.as_mut()?;
+        scan.awaits.as_mut()
+    }
+
     /// The candidate was seen, or is none any longer.
     pub(super) fn scan_awaits_not(&mut self, key: FileKey) {
         let Some(watch) = self.tree.get(key.dir()).map(|node| node.watch) else {
             return;
         };
-        let awaits = self
-            .watches
-            .get_mut(watch as usize)
-            .and_then(|state| state.scan.as_mut())
-            .and_then(|scan| scan.awaits.as_mut());
-        if let Some(awaits) = awaits {
+        if let Some(awaits) = self.awaited(watch) {
             awaits.remove(&key);
         }
     }
@@ -131,12 +132,7 @@ impl Core {
         let Some(watch) = self.tree.get(key.dir()).map(|node| node.watch) else {
             return;
         };
-        let awaits = self
-            .watches
-            .get_mut(watch as usize)
-            .and_then(|state| state.scan.as_mut())
-            .and_then(|scan| scan.awaits.as_mut());
-        if let Some(awaits) = awaits
+        if let Some(awaits) = self.awaited(watch)
             && let Some(answered) = awaits.get_mut(&key)
             && std::mem::replace(answered, true)
         {
@@ -153,12 +149,7 @@ impl Core {
         {
             return;
         }
-        let awaits = self
-            .watches
-            .get_mut(watch as usize)
-            .and_then(|state| state.scan.as_mut())
-            .and_then(|scan| scan.awaits.as_mut());
-        if let Some(awaits) = awaits
+        if let Some(awaits) = self.awaited(watch)
             && awaits.contains_key(&from)
         {
             awaits.insert(to, false);
