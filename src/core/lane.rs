@@ -99,6 +99,8 @@ impl Core {
             self.left_scan(dir);
             return;
         };
+        // Of a question before this one, or of a directory that had the id before.
+        self.told.retain(|key| key.dir() != dir);
         node.bind = Bind::Asked;
         node.asked_at = self.last_event;
         // From here on: what becomes known later than the question must not look unseen by its answer.
