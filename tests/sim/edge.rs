@@ -43,7 +43,7 @@ impl World {
         let (what, most) = if lists {
             ("listings", 16)
         } else {
-            ("looks", 640)
+            ("looks", 560)
         };
         let kind = |task: &&Task| match task.question {
             Question::Bind { .. } => lists,
