@@ -87,6 +87,8 @@ impl Core {
 
     fn ask_bind(&mut self, lane: MountId, dir: DirId) {
         let place = self.tree.place(dir, b"");
+        // Of a question before this one, or of a directory that had the id before.
+        self.forget_told(dir);
         let Some(node) = self.tree.get_mut(dir) else {
             return;
         };
@@ -99,8 +101,6 @@ impl Core {
             self.left_scan(dir);
             return;
         };
-        // Of a question before this one, or of a directory that had the id before.
-        self.told.retain(|key| key.dir() != dir);
         node.bind = Bind::Asked;
         node.asked_at = self.last_event;
         // From here on: what becomes known later than the question must not look unseen by its answer.

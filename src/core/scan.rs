@@ -546,10 +546,15 @@ impl Core {
         self.timers.set(Timer::Bind(dir), self.now.mono.after(wait));
     }
 
-    fn bind_ended(&mut self, dir: DirId) {
-        if !self.told.is_empty() {
-            self.told.retain(|key| key.dir() != dir);
+    /// What was told of a directory's names while it was listed.
+    pub(super) fn forget_told(&mut self, dir: DirId) {
+        while let Some(key) = self.told.range(FileKey::range(dir)).next().copied() {
+            self.told.remove(&key);
         }
+    }
+
+    fn bind_ended(&mut self, dir: DirId) {
+        self.forget_told(dir);
         let Some(node) = self.tree.get_mut(dir) else {
             return;
         };
