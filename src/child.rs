@@ -99,7 +99,7 @@ struct Child {
     owed: Vec<i32>,
     /// It was sent a signal: what is left of its group when its leader ends is killed.
     signalled: bool,
-    not_started: Option<NotStarted>,
+    not_started: Option<(NotStarted, u32)>,
     end: Option<ChildEnd>,
     /// After the end: how much of the output is still read, even if others keep writing to it.
     left: usize,
@@ -177,7 +177,8 @@ impl Children {
             Err(Refused::ThisOne(error)) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EIO);
                 let why = NotStarted::Failed(StartStep::Setup, errno);
-                self.stillborn.push_back((run, ChildEnd::NotStarted(why)));
+                self.stillborn
+                    .push_back((run, ChildEnd::NotStarted(why, 0)));
                 Ok(())
             }
             Err(Refused::Fatal(error)) => Err(error),
@@ -217,9 +218,11 @@ impl Children {
                 argv: &argv,
                 env: &env,
                 cwd: &cwd,
-                file: &order.file,
-                expect: order.expect,
-                lease: order.lease,
+                files: order
+                    .files
+                    .iter()
+                    .map(|file| (&file.place, file.expect, file.lease))
+                    .collect(),
             },
             Rc::clone(&input),
         )?;
@@ -359,7 +362,7 @@ impl Children {
 
     fn read_reports(&mut self) -> io::Result<()> {
         while let Some(report) = self.spawner.report()? {
-            let (Report::Made(run, _) | Report::NotStarted(run, _)) = report;
+            let (Report::Made(run, _) | Report::NotStarted(run, ..)) = report;
             let Some(&place) = self.runs.get(&run) else {
                 continue;
             };
@@ -371,10 +374,10 @@ impl Children {
                     child.adopt(&self.registry, place, pid)?;
                 }
                 Report::Made(..) => {}
-                Report::NotStarted(_, why) => {
-                    child.not_started = Some(why);
+                Report::NotStarted(_, why, file) => {
+                    child.not_started = Some((why, file));
                     if child.pid.is_none() {
-                        child.end = Some(ChildEnd::NotStarted(why));
+                        child.end = Some(ChildEnd::NotStarted(why, file));
                         self.mark(place);
                     }
                 }
@@ -446,7 +449,7 @@ impl Child {
         self.pid = None;
         self.pidfd = None;
         self.end = Some(match (self.not_started, exit) {
-            (Some(why), _) => ChildEnd::NotStarted(why),
+            (Some((why, file)), _) => ChildEnd::NotStarted(why, file),
             (None, Exit::Status(status)) => ChildEnd::Exit(status),
             (None, Exit::Signal(signal)) => ChildEnd::Signal(signal),
         });

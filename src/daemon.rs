@@ -327,6 +327,7 @@ impl Daemon {
                 .spawn(*order)
                 .map_err(|error| Fatal::new(70, format!("the spawner: {error}")))?,
             Effect::Kill(run, signal) => self.children.kill(run, signal),
+            Effect::Feed(..) | Effect::CloseInput(_) | Effect::AskSlot(..) => {}
             Effect::Log(level, line) => self.log.line(level, &line),
             Effect::Ready => {
                 self.tell(|manager| manager.ready());

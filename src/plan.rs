@@ -4,6 +4,7 @@
 use crate::core::select::Select;
 use crate::core::template::Template;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// A whole configuration.
@@ -139,6 +140,150 @@ pub enum Disposition {
     },
 }
 
+/// What is done with a settled file.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// `run`: a child per job, or per batch; one template per argument, never empty.
+    Run(Vec<Template>),
+    /// `worker`: long-lived children that are fed jobs.
+    Worker(WorkerPlan),
+    /// `deliver`: a copy into another directory.
+    Deliver(DeliverPlan),
+}
+
+/// `worker`, `workers`, `window`, `ready`.
+#[derive(Clone, Debug)]
+pub struct WorkerPlan {
+    /// The command; of the fields, only `{watch}` may be used. Never empty.
+    pub argv: Vec<Template>,
+    /// How many; at least 1.
+    pub workers: u32,
+    /// Jobs that each may have unanswered; at least 1.
+    pub window: u32,
+    /// A worker is fed only once it has said that it is ready, and ended if it has not within this time.
+    pub ready: Option<Duration>,
+}
+
+/// What happens when the target of a delivery exists and is another file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnConflict {
+    /// The new one gets a number before its extension.
+    Rename,
+    /// The new one takes its place.
+    Replace,
+    /// The old one stays, and the job is done.
+    Skip,
+    /// The old one stays, and the job is dead.
+    Fail,
+}
+
+/// How a delivered copy is compared with its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliverCheck {
+    /// Its size.
+    Size,
+    /// Its size and its SHA-256, read back.
+    Sha256,
+}
+
+/// `deliver`.
+#[derive(Clone, Debug)]
+pub struct DeliverPlan {
+    /// Target directory, absolute after expansion.
+    pub to: Template,
+    /// Drop the path below the root, keep the name only.
+    pub flatten: bool,
+    /// See [`DeliverCheck`].
+    pub verify: DeliverCheck,
+    /// Permission bits of the copy; those of the source where `None`.
+    pub mode: Option<u32>,
+    /// Owner and group of the copy by number.
+    pub owner: (Option<u32>, Option<u32>),
+    /// The copy gets the source's times.
+    pub keep_times: bool,
+    /// See [`OnConflict`].
+    pub on_conflict: OnConflict,
+}
+
+/// `batch`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchPlan {
+    /// Most jobs in one; at least 1.
+    pub max: u32,
+    /// How long the first waits for others.
+    pub wait: Duration,
+    /// The jobs of a batch that failed are run each alone, and the batch's failure is not counted against them.
+    pub split: bool,
+    /// The paths go to standard input, each ended by NUL.
+    pub stdin: bool,
+}
+
+/// What a dead job means for those after it with the same key, or in the same watch where it has no serial key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDead {
+    /// Nothing.
+    Continue,
+    /// They wait, and the dead job stays, until its file is taken away or replaced, or the plan says otherwise.
+    Halt,
+}
+
+/// What is promised of an attempt that was cut short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// It is repeated, and marked.
+    AtLeastOnce,
+    /// Its job is held for the operator. Only what asks to be tried again is.
+    AtMostOnce,
+}
+
+/// What happens to a process of an attempt that outlived the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Orphans {
+    /// Its job waits for it.
+    Wait,
+    /// It is ended.
+    Kill,
+}
+
+/// `rate`: so many starts in so long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// At least 1.
+    pub count: u32,
+    /// Not zero.
+    pub per: Duration,
+}
+
+/// `user`, `group`, looked up when the configuration was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Identity {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// For `HOME`, `USER` and `LOGNAME`; empty where only a group was named.
+    pub name: String,
+    /// See `name`.
+    pub home: String,
+}
+
+/// How the processes of a watch are set up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ProcessPlan {
+    /// As whom; as the daemon where `None`.
+    pub identity: Option<Identity>,
+    /// umask(2).
+    pub umask: Option<u32>,
+    /// setpriority(2), absolute.
+    pub nice: Option<i32>,
+    /// ioprio_set(2): class and level as one number.
+    pub ionice: Option<u16>,
+    /// setrlimit(2): resource, and soft and hard limit.
+    pub limits: Vec<(u32, u64)>,
+}
+
 /// `backoff`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
@@ -179,18 +324,40 @@ pub struct WatchPlan {
     pub on_ctime: OnCtime,
     /// See [`OnChange`].
     pub on_change: OnChange,
-    /// The command, one template per argument; never empty.
-    pub run: Vec<Template>,
+    /// See [`Action`].
+    pub action: Action,
+    /// See [`BatchPlan`].
+    pub batch: Option<BatchPlan>,
     /// `{key}`.
     pub key: Option<Template>,
     /// One job at a time for each key.
     pub serial: bool,
+    /// Jobs at once for each key, where not `serial`.
+    pub key_concurrency: Option<u32>,
+    /// See [`OnDead`].
+    pub on_dead: OnDead,
+    /// See [`Rate`].
+    pub rate: Option<Rate>,
     /// Order of starting.
     pub order: Order,
     /// Additional environment.
     pub env: Vec<(String, Template)>,
     /// Working directory of the command; `/` where `None`.
     pub cwd: Option<Vec<u8>>,
+    /// See [`ProcessPlan`].
+    pub process: Rc<ProcessPlan>,
+    /// File that the output is appended to, instead of the log.
+    pub output: Option<Vec<u8>>,
+    /// See [`Orphans`].
+    pub orphans: Orphans,
+    /// See [`Delivery`].
+    pub delivery: Delivery,
+    /// Exit statuses that mean dead at once, besides 65.
+    pub permanent: Vec<i32>,
+    /// Exit statuses that mean try again, besides 75, even where `permanent` or the manual says otherwise.
+    pub temporary: Vec<i32>,
+    /// A job is not tried again when it settled longer ago than this.
+    pub max_age: Option<Duration>,
     /// Children at once in this watch; at least 1.
     pub concurrency: u32,
     /// Longest run of one attempt.
@@ -208,6 +375,24 @@ pub struct WatchPlan {
 }
 
 impl WatchPlan {
+    /// Jobs at once for each key, if that is bounded.
+    pub fn per_key(&self) -> Option<u32> {
+        if self.serial {
+            Some(1)
+        } else {
+            self.key_concurrency
+        }
+    }
+
+    /// The command that is executed: none for a delivery.
+    pub fn argv(&self) -> &[Template] {
+        match &self.action {
+            Action::Run(argv) => argv,
+            Action::Worker(worker) => &worker.argv,
+            Action::Deliver(_) => &[],
+        }
+    }
+
     /// The plan of a watch that only the journal knows: it does nothing.
     pub fn placeholder(name: &str) -> WatchPlan {
         WatchPlan {
@@ -224,12 +409,23 @@ impl WatchPlan {
             existing: Existing::Run,
             on_ctime: OnCtime::Ignore,
             on_change: OnChange::Run,
-            run: Vec::new(),
+            action: Action::Run(Vec::new()),
+            batch: None,
             key: None,
             serial: false,
+            key_concurrency: None,
+            on_dead: OnDead::Continue,
+            rate: None,
             order: Order::Arrival,
             env: Vec::new(),
             cwd: None,
+            process: Rc::default(),
+            output: None,
+            orphans: Orphans::Wait,
+            delivery: Delivery::AtLeastOnce,
+            permanent: Vec::new(),
+            temporary: Vec::new(),
+            max_age: None,
             concurrency: 1,
             timeout: None,
             kill_after: Duration::from_secs(10),

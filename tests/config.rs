@@ -152,7 +152,7 @@ fn every_key_reaches_the_plan() {
     assert_eq!(invoices.on_ctime, OnCtime::Run);
     assert_eq!(invoices.on_change, OnChange::Accept);
     assert_eq!(invoices.formerly.as_deref(), Some("bills"));
-    let run: Vec<&str> = invoices.run.iter().map(|t| t.text()).collect();
+    let run: Vec<&str> = invoices.argv().iter().map(|t| t.text()).collect();
     assert_eq!(
         run,
         ["/usr/local/bin/load-invoice", "--source", "{key}", "{path}"]

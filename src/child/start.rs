@@ -75,15 +75,18 @@ pub(crate) fn start(
         return EX_NOT_STARTED;
     }
     let program = strings(order.argv).next().unwrap_or_default();
-    let why = match own_group
-        .map_err(|errno| setup_failed(errno.into()))
+    let (why, file) = match own_group
+        .map_err(|errno| (setup_failed(errno.into()), 0))
         .and_then(|_| get_ready(order, output, base, room))
     {
-        Ok(lists) => NotStarted::Failed(StartStep::Exec, search(program, &base.path, &lists, loan)),
+        Ok(lists) => {
+            let errno = search(program, &base.path, &lists, loan);
+            (NotStarted::Failed(StartStep::Exec, errno), 0)
+        }
         Err(why) => why,
     };
     // Without the daemon there is nobody to tell.
-    let _daemon_gone = report(desk, &Report::NotStarted(run, why));
+    let _daemon_gone = report(desk, &Report::NotStarted(run, why, file));
     EX_NOT_STARTED
 }
 
@@ -92,7 +95,7 @@ pub(crate) fn refuse(run: RunId, why: NotStarted, desk: BorrowedFd<'_>) -> i32 {
     let pid = nix::unistd::getpid().as_raw();
     // If the daemon is gone, so is whoever could have wanted to know.
     let _daemon_gone = report(desk, &Report::Made(run, pid))
-        .and_then(|()| report(desk, &Report::NotStarted(run, why)));
+        .and_then(|()| report(desk, &Report::NotStarted(run, why, 0)));
     EX_NOT_STARTED
 }
 
@@ -106,20 +109,31 @@ fn get_ready<'a>(
     output: BorrowedFd<'_>,
     base: &'a Base,
     room: &'a mut ExecRoom,
-) -> Result<ExecLists<'a>, NotStarted> {
+) -> Result<ExecLists<'a>, (NotStarted, u32)> {
+    let failed = |error| (setup_failed(error), 0);
     nix::unistd::dup2_stdout(output)
         .and_then(|()| nix::unistd::dup2_stderr(output))
-        .map_err(|errno| setup_failed(errno.into()))?;
+        .map_err(|errno| failed(errno.into()))?;
     let cwd = strings(order.cwd).next().unwrap_or(c"/");
-    nix::unistd::chdir(cwd).map_err(|errno| NotStarted::Failed(StartStep::Chdir, errno as i32))?;
+    nix::unistd::chdir(cwd).map_err(|errno| {
+        let why = NotStarted::Failed(StartStep::Chdir, errno as i32);
+        (why, 0)
+    })?;
 
-    let file = probe::open_expected(&order.file, &order.expect, order.lease)?;
-    // What had this number, `output` perhaps, has been used for the last time.
-    process::put_at(file.as_fd(), FILE_FD).map_err(setup_failed)?;
-    if std::os::fd::AsRawFd::as_raw_fd(&file) == FILE_FD {
-        std::mem::forget(file);
+    let single = order.files.len() == 1;
+    for (number, (place, expect, lease)) in order.files.iter().enumerate() {
+        let file = probe::open_expected(place, expect, *lease)
+            .map_err(|why| (why, u32::try_from(number).unwrap_or(u32::MAX)))?;
+        if !single {
+            continue;
+        }
+        // What had this number, `output` perhaps, has been used for the last time.
+        process::put_at(file.as_fd(), FILE_FD).map_err(failed)?;
+        if std::os::fd::AsRawFd::as_raw_fd(&file) == FILE_FD {
+            std::mem::forget(file);
+        }
     }
-    process::cloexec_from(FILE_FD + 1);
+    process::cloexec_from(if single { FILE_FD + 1 } else { FILE_FD });
     process::default_sigio();
 
     let own: Vec<&CStr> = strings(order.env).collect();

@@ -81,7 +81,7 @@ fn describe_watch(out: &mut String, watch: &WatchPlan, filesystem: Option<&Files
         path.extend_from_slice(rel);
         line(out, "left out", format!("{} (settled's own)", shown(&path)));
     }
-    let run: Vec<String> = watch.run.iter().map(argument).collect();
+    let run: Vec<String> = watch.argv().iter().map(argument).collect();
     line(out, "run", run.join(" "));
     if let Some(cwd) = &watch.cwd {
         line(out, "cwd", shown(cwd));
@@ -245,7 +245,7 @@ fn warnings(plan: &Plan, watch: &WatchPlan) -> Vec<String> {
             warnings.push(format!("cwd: {} is not a directory", cwd.display()));
         }
     }
-    if let Some(what) = watch.run.first().and_then(program_missing) {
+    if let Some(what) = watch.argv().first().and_then(program_missing) {
         warnings.push(format!("run: {what}"));
     }
     let real_root = real(root);

@@ -352,7 +352,7 @@ mod tests {
         assert_eq!(env, [("A", "b=c"), ("B", "{name}")]);
         let cwd = std::env::current_dir().unwrap();
         assert_eq!(watch.cwd.as_deref(), Some(cwd.as_os_str().as_bytes()));
-        let run: Vec<_> = watch.run.iter().map(|t| t.text().to_owned()).collect();
+        let run: Vec<_> = watch.argv().iter().map(|t| t.text().to_owned()).collect();
         assert_eq!(
             run,
             [
@@ -377,7 +377,7 @@ mod tests {
         assert_eq!(watch.path, cwd.join("incoming").as_os_str().as_bytes());
         let target = format!("{}/archive/{{date}}", cwd.display());
         assert!(matches!(&watch.done, Disposition::Move { to, .. } if to.text() == target));
-        assert_eq!(watch.run.first().unwrap().text(), "true");
+        assert_eq!(watch.argv().first().unwrap().text(), "true");
     }
 
     #[test]

@@ -8,7 +8,9 @@ use super::values::{
 };
 use crate::core::select::Select;
 use crate::core::template::{Field, Template};
-use crate::plan::{Backoff, Disposition, Existing, Observe, OnChange, OnCtime, Order, WatchPlan};
+use crate::plan::{
+    Action, Backoff, Disposition, Existing, Observe, OnChange, OnCtime, Order, WatchPlan,
+};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use toml::de::DeTable;
@@ -303,6 +305,7 @@ impl RawWatch {
         select.ignore_older = ignore_older.map(|s| s.value);
         let disposition =
             |d: Option<&At<Disposition>>| d.map_or(Disposition::Keep, |d| d.value.clone());
+        let plan = WatchPlan::placeholder(name);
         Some(WatchPlan {
             name: name.to_owned(),
             formerly: formerly.map(|f| f.value.clone()),
@@ -317,7 +320,7 @@ impl RawWatch {
             existing: existing.map_or(Existing::Run, |e| e.value),
             on_ctime: on_ctime.map_or(OnCtime::Ignore, |o| o.value),
             on_change: on_change.map_or(OnChange::Run, |o| o.value),
-            run: run.value.iter().map(|r| r.value.clone()).collect(),
+            action: Action::Run(run.value.iter().map(|r| r.value.clone()).collect()),
             key: key.map(|k| k.value.clone()),
             serial: serial.is_some_and(|s| s.value),
             order: order.map_or(Order::Arrival, |o| o.value),
@@ -333,6 +336,7 @@ impl RawWatch {
             backoff: backoff.map_or(BACKOFF, |b| b.value),
             done: disposition(done),
             dead: disposition(dead),
+            ..plan
         })
     }
 }

@@ -12,9 +12,13 @@ use super::template::Values;
 use super::time::Mono;
 use super::timers::Timer;
 use super::watch::Root;
-use super::{Asked, ChildEnd, Core, Effect, NotStarted, ScoutId, SpawnOrder, StartStep};
+use super::{
+    Asked, ChildEnd, Core, Effect, NotStarted, Program, ScoutId, SpawnFile, SpawnOrder, StartStep,
+    Stdin,
+};
 use crate::core::observe::errno_text;
 use crate::plan::{Level, OnChange};
+use std::rc::Rc;
 use std::time::Duration;
 
 const ENOENT: i32 = 2;
@@ -104,7 +108,11 @@ impl Core {
             self.append(Record::Key { job: id, key });
         }
         let lease = self.lease_can_be_trusted(place.mount);
-        self.append(Record::Started { job: id, attempt });
+        self.append(Record::Started {
+            job: id,
+            attempt,
+            slot: 0,
+        });
         self.runs.insert(run, id);
         let Some(state) = self.watches.get_mut(watch as usize) else {
             return;
@@ -116,13 +124,20 @@ impl Core {
         }
         let order = self.with_values(id, &key, |values, plan| SpawnOrder {
             run,
-            job: id,
-            argv: plan.run.iter().map(|arg| arg.expand(values)).collect(),
+            jobs: vec![id],
+            program: Program::Command,
+            argv: plan.argv().iter().map(|arg| arg.expand(values)).collect(),
             env: environment(values, &plan.env, recovered),
             cwd: plan.cwd.clone().unwrap_or_else(|| b"/".to_vec()),
-            file: place,
-            expect,
-            lease,
+            files: vec![SpawnFile {
+                place,
+                expect,
+                lease,
+            }],
+            stdin: Stdin::Nothing,
+            process: Rc::clone(&plan.process),
+            slot: 0,
+            output: plan.output.clone(),
             watch: plan.name.clone(),
             job_name: values.job.to_owned(),
             attempt,
@@ -195,9 +210,9 @@ impl Core {
             _ if stopped => AttemptEnd::CutShort,
             ChildEnd::Exit(status) => AttemptEnd::Exit(status),
             ChildEnd::Signal(signal) => AttemptEnd::Signal(signal),
-            ChildEnd::NotStarted(NotStarted::NotTheFile) => AttemptEnd::NotTheFile,
-            ChildEnd::NotStarted(NotStarted::StillWritten) => AttemptEnd::StillWritten,
-            ChildEnd::NotStarted(NotStarted::Failed(step, errno)) => AttemptEnd::NotStarted {
+            ChildEnd::NotStarted(NotStarted::NotTheFile, _) => AttemptEnd::NotTheFile,
+            ChildEnd::NotStarted(NotStarted::StillWritten, _) => AttemptEnd::StillWritten,
+            ChildEnd::NotStarted(NotStarted::Failed(step, errno), _) => AttemptEnd::NotStarted {
                 step: step as u8,
                 errno,
             },
@@ -222,7 +237,12 @@ impl Core {
             AttemptEnd::Exit(_)
             | AttemptEnd::Signal(_)
             | AttemptEnd::TimedOut
-            | AttemptEnd::NotStarted { .. } => self.again(id, end, output, true),
+            | AttemptEnd::NotStarted { .. }
+            | AttemptEnd::Together
+            | AttemptEnd::AskedRetry
+            | AttemptEnd::AskedDead
+            | AttemptEnd::SaidDone
+            | AttemptEnd::WorkerLost => self.again(id, end, output, true),
         }
     }
 
@@ -552,5 +572,10 @@ fn describe(end: AttemptEnd) -> String {
         AttemptEnd::NotTheFile => "the file was another version for a moment".into(),
         AttemptEnd::StillWritten => "somebody has the file open for writing again".into(),
         AttemptEnd::CutShort => "cut short".into(),
+        AttemptEnd::Together => "failed together with others".into(),
+        AttemptEnd::AskedRetry => "its worker asked for a retry".into(),
+        AttemptEnd::AskedDead => "its worker gave it up".into(),
+        AttemptEnd::SaidDone => "done".into(),
+        AttemptEnd::WorkerLost => "its worker ended without having answered".into(),
     }
 }

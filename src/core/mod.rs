@@ -195,6 +195,7 @@ impl Core {
             Input::Overflow => self.overflow(),
             Input::Answer(ask, answer) => self.answer(ask, answer),
             Input::Ended { run, end, output } => self.ended(run, end, output),
+            Input::WorkerLine { .. } | Input::Slot { .. } => {}
             Input::Mounts(mounts) => self.mounts_changed(mounts),
             Input::MountSilent(mount, silent) => self.mount_silent(mount, silent),
             Input::JournalRoom(room) => self.journal_room(room),

@@ -27,6 +27,17 @@ pub enum AttemptEnd {
     StillWritten,
     /// The daemon was stopped or crashed meanwhile: costs no attempt, and the next one is marked.
     CutShort,
+    /// It failed together with others, and nobody knows because of which: costs no attempt, and from now on the job
+    /// is run alone.
+    Together,
+    /// Its worker asked for it to be tried again.
+    AskedRetry,
+    /// Its worker said that it is dead.
+    AskedDead,
+    /// Its worker said that it is done.
+    SaidDone,
+    /// Its worker ended without having answered.
+    WorkerLost,
 }
 
 /// How a job ended.
@@ -40,7 +51,8 @@ pub enum Outcome {
     Superseded,
     /// The file was taken away before its job had run.
     Gone,
-    /// The file was changed by its own job too many times in a row.
+    /// Nothing is run for it without a person's word: its own job changed it too many times in a row, or its attempt
+    /// was cut short and is promised to be made once at most.
     Held,
 }
 
@@ -135,6 +147,8 @@ pub enum Record {
         job: JobId,
         /// Number of the attempt, from 1, cut-short ones included.
         attempt: u32,
+        /// The slot whose lock its processes hold; 0 is none.
+        slot: u32,
     },
     /// The attempt ended and the job goes on.
     Ended {

@@ -92,7 +92,7 @@ impl Core {
                     job.pinned = true;
                 }
             }
-            Record::Started { job, attempt } => {
+            Record::Started { job, attempt, .. } => {
                 if let Some(job) = self.jobs.get_mut(&job) {
                     job.begun = attempt;
                     // Unless its end follows.
@@ -634,6 +634,7 @@ fn job_records(id: JobId, job: &Job) -> Vec<Record> {
         records.push(Record::Started {
             job: id,
             attempt: ended,
+            slot: 0,
         });
         records.push(Record::Ended {
             job: id,
@@ -652,6 +653,7 @@ fn job_records(id: JobId, job: &Job) -> Vec<Record> {
         records.push(Record::Started {
             job: id,
             attempt: job.begun,
+            slot: 0,
         });
     }
     if let (Phase::Disposing { disposal, .. }, Some(outcome)) = (&job.phase, job.outcome) {

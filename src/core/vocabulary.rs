@@ -3,7 +3,8 @@
 use super::ask::{Answer, Place, Question, Version};
 use super::ids::{AskId, JobId, MountId, RunId};
 use super::record::Record;
-use crate::plan::{Level, Plan};
+use crate::plan::{Level, Plan, ProcessPlan};
+use std::rc::Rc;
 
 /// inotify(7) event bits that the core looks at, named as there.
 #[allow(missing_docs)]
@@ -77,8 +78,8 @@ pub enum NotStarted {
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChildEnd {
-    /// It never ran its program.
-    NotStarted(NotStarted),
+    /// It never ran its program. The number says because of which of its files.
+    NotStarted(NotStarted, u32),
     /// Exit status.
     Exit(i32),
     /// Ended by a signal.
@@ -127,6 +128,20 @@ pub enum Input {
         /// The last bytes of its output (at most 4 KiB).
         output: Vec<u8>,
     },
+    /// A worker said a line (without newline), or more than a line may have (`None`).
+    WorkerLine {
+        /// Which.
+        run: RunId,
+        /// What.
+        line: Option<Vec<u8>>,
+    },
+    /// Whether a process of the attempt that had this slot is still there.
+    Slot {
+        /// Which.
+        slot: u32,
+        /// It is.
+        taken: bool,
+    },
     /// The mount table, at start and whenever it changed.
     Mounts(Vec<Mount>),
     /// A mount's scout has not answered for a while (`true`), or answers again.
@@ -137,28 +152,67 @@ pub enum Input {
     Command(Command),
 }
 
+/// One file of a child.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpawnFile {
+    /// Where it is.
+    pub place: Place,
+    /// It must still be this version.
+    pub expect: Version,
+    /// Ask the lease, where it can be asked.
+    pub lease: bool,
+}
+
+/// What a child reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stdin {
+    /// `/dev/null`.
+    Nothing,
+    /// These bytes, then the end.
+    Bytes(Vec<u8>),
+    /// What [`Effect::Feed`] brings; its standard output is lines for the core ([`Input::WorkerLine`]), and standard error
+    /// alone is its output.
+    Worker,
+}
+
+/// Which program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// The first argument, looked for as execvp(3) does.
+    Command,
+    /// The daemon's own, with a subcommand of its own as the first argument after the program's name.
+    Own,
+}
+
 /// A child to be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpawnOrder {
     /// Its number.
     pub run: RunId,
-    /// The job it runs.
-    pub job: JobId,
+    /// The jobs it runs, in the order of its files; none for a worker.
+    pub jobs: Vec<JobId>,
+    /// See [`Program`].
+    pub program: Program,
     /// Arguments; the first is the program.
     pub argv: Vec<Vec<u8>>,
     /// Environment on top of the daemon's own.
     pub env: Vec<(Vec<u8>, Vec<u8>)>,
     /// Working directory.
     pub cwd: Vec<u8>,
-    /// The file to look at again, and to pass as descriptor 3.
-    pub file: Place,
-    /// It must still be this version.
-    pub expect: Version,
-    /// Ask the lease, where it can be asked.
-    pub lease: bool,
+    /// The files to look at again before the program is executed. A single one is passed as descriptor 3; workers
+    /// have none.
+    pub files: Vec<SpawnFile>,
+    /// See [`Stdin`].
+    pub stdin: Stdin,
+    /// How the process is set up.
+    pub process: Rc<ProcessPlan>,
+    /// The slot whose lock it and its descendants hold; 0 is none.
+    pub slot: u32,
+    /// The file that its output is appended to, instead of the log.
+    pub output: Option<Vec<u8>>,
     /// For log lines of its output: the watch.
     pub watch: String,
-    /// For log lines of its output: the job as users see it.
+    /// For log lines of its output: the job as users see it, the first of a batch; empty for a worker.
     pub job_name: String,
     /// For log lines of its output: the number of the attempt.
     pub attempt: u32,
@@ -186,6 +240,13 @@ pub enum Effect {
     Spawn(Box<SpawnOrder>),
     /// Send a signal to a child's process group.
     Kill(RunId, i32),
+    /// Give a worker these lines, each with its newline.
+    Feed(RunId, Vec<u8>),
+    /// Close a worker's standard input: it is to end.
+    CloseInput(RunId),
+    /// Find out whether a process of an attempt of an earlier life is still there: [`Input::Slot`] follows. With a
+    /// signal, those that are there are sent it first.
+    AskSlot(u32, Option<i32>),
     /// Say something.
     Log(Level, LogLine),
     /// Everything that was to be done before readiness is done: roots are bound and listed once, or awaited.

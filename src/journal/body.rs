@@ -13,7 +13,8 @@ pub fn kind(record: &Record) -> u16 {
         Record::DirGone { .. } => 3,
         Record::Settled { .. } => 4,
         Record::Baseline { .. } => 5,
-        Record::Started { .. } => 6,
+        Record::Started { slot: 0, .. } => 6,
+        Record::Started { .. } => 16,
         Record::Ended { .. } => 7,
         Record::Concluded { .. } => 8,
         Record::Retarget { .. } => 9,
@@ -44,6 +45,7 @@ pub fn kind_name(kind: u16) -> Option<&'static str> {
         13 => "remembered",
         14 => "scanned",
         15 => "key",
+        16 => "started",
         super::format::KIND_END => "end",
         _ => return None,
     })
@@ -107,9 +109,12 @@ pub fn encode(out: &mut Vec<u8>, record: &Record) {
             i64(out, *ctime_ns);
             bytes(out, name);
         }
-        Record::Started { job, attempt } => {
+        Record::Started { job, attempt, slot } => {
             u64(out, job.0);
             u32(out, *attempt);
+            if *slot != 0 {
+                u32(out, *slot);
+            }
         }
         Record::Ended {
             job,
@@ -211,7 +216,8 @@ fn fields(kind: u16, from: &mut Cursor) -> Result<Option<Record>, BadBody> {
         3 => from.u32().map(|dir| Record::DirGone { dir: DirId(dir) }),
         4 => from.settled(),
         5 => from.baseline(),
-        6 => from.started(),
+        6 => from.started(false),
+        16 => from.started(true),
         7 => from.ended(),
         8 => from.concluded(),
         9 => from.retarget(),
@@ -265,6 +271,11 @@ fn put_end(out: &mut Vec<u8>, end: Option<&AttemptEnd>) {
         Some(AttemptEnd::NotTheFile) => (5, 0, 0),
         Some(AttemptEnd::StillWritten) => (6, 0, 0),
         Some(AttemptEnd::CutShort) => (7, 0, 0),
+        Some(AttemptEnd::Together) => (8, 0, 0),
+        Some(AttemptEnd::AskedRetry) => (9, 0, 0),
+        Some(AttemptEnd::AskedDead) => (10, 0, 0),
+        Some(AttemptEnd::SaidDone) => (11, 0, 0),
+        Some(AttemptEnd::WorkerLost) => (12, 0, 0),
     };
     out.push(tag);
     out.push(step);
@@ -355,6 +366,11 @@ impl<'a> Cursor<'a> {
             (5, 0, 0) => AttemptEnd::NotTheFile,
             (6, 0, 0) => AttemptEnd::StillWritten,
             (7, 0, 0) => AttemptEnd::CutShort,
+            (8, 0, 0) => AttemptEnd::Together,
+            (9, 0, 0) => AttemptEnd::AskedRetry,
+            (10, 0, 0) => AttemptEnd::AskedDead,
+            (11, 0, 0) => AttemptEnd::SaidDone,
+            (12, 0, 0) => AttemptEnd::WorkerLost,
             _ => return None,
         }))
     }
@@ -397,11 +413,14 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    fn started(&mut self) -> Option<Record> {
-        Some(Record::Started {
-            job: JobId(self.u64()?),
-            attempt: self.u32()?,
-        })
+    fn started(&mut self, has_slot: bool) -> Option<Record> {
+        let (job, attempt) = (JobId(self.u64()?), self.u32()?);
+        let slot = match has_slot {
+            false => 0,
+            // Without one it has the other kind.
+            true => self.u32().filter(|slot| *slot != 0)?,
+        };
+        Some(Record::Started { job, attempt, slot })
     }
 
     fn ended(&mut self) -> Option<Record> {

@@ -260,9 +260,10 @@ impl Row<'_> {
                 self.bytes("name", name);
                 self.version(version, *ctime_ns);
             }
-            Record::Started { job, attempt } => {
+            Record::Started { job, attempt, slot } => {
                 self.number("job", job.0);
                 self.number("attempt", *attempt);
+                self.number("slot", *slot);
             }
             Record::Ended {
                 job,
@@ -439,5 +440,10 @@ fn end_text(end: AttemptEnd) -> String {
         AttemptEnd::NotTheFile => "not the file".into(),
         AttemptEnd::StillWritten => "still written".into(),
         AttemptEnd::CutShort => "cut short".into(),
+        AttemptEnd::Together => "failed together with others".into(),
+        AttemptEnd::AskedRetry => "the worker asked for a retry".into(),
+        AttemptEnd::AskedDead => "the worker said dead".into(),
+        AttemptEnd::SaidDone => "the worker said done".into(),
+        AttemptEnd::WorkerLost => "the worker was lost".into(),
     }
 }

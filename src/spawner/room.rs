@@ -307,7 +307,7 @@ fn launcher(
                 process::exit_now(0);
             };
             let why = NotStarted::Failed(StartStep::Fork, error.raw_os_error().unwrap_or(0));
-            start::report(desk, &Report::NotStarted(taken.run, why))?;
+            start::report(desk, &Report::NotStarted(taken.run, why, 0))?;
         }
         mail.long = Vec::new();
     }

@@ -50,9 +50,7 @@ pub(crate) struct Order<'a, P> {
     /// Likewise; one string.
     #[serde(with = "serde_bytes")]
     pub(crate) cwd: &'a [u8],
-    pub(crate) file: P,
-    pub(crate) expect: Version,
-    pub(crate) lease: bool,
+    pub(crate) files: Vec<(P, Version, bool)>,
 }
 
 /// Launcher or child to daemon.
@@ -61,8 +59,9 @@ pub(crate) enum Report {
     /// The run's child has this pid, and leads a process group of that number. Said a second time, perhaps when the child
     /// has already been reaped, if it was killed before it could execute its program.
     Made(RunId, i32),
-    /// The run's child will not execute its program. Said after `Made` if there is a child, before it ends.
-    NotStarted(RunId, NotStarted),
+    /// The run's child will not execute its program, because of which of its files. Said after `Made` if there is a child,
+    /// before it ends.
+    NotStarted(RunId, NotStarted, u32),
 }
 
 /// The strings of a field of [`Order`].

@@ -95,6 +95,7 @@ impl Random {
             5 => Record::Started {
                 job,
                 attempt: self.next() as u32,
+                slot: 0,
             },
             6 => Record::Ended {
                 job,
@@ -162,9 +163,14 @@ impl Random {
             13 => Record::Scanned {
                 watch: WatchId(self.next() as u32),
             },
-            _ => Record::Key {
+            14 => Record::Key {
                 job: JobId(self.next()),
                 key: self.bytes(40),
+            },
+            _ => Record::Started {
+                job,
+                attempt: self.next() as u32,
+                slot: 1 + self.below(1000) as u32,
             },
         }
     }
@@ -176,13 +182,14 @@ impl Random {
 }
 
 /// How many kinds of records there are.
-pub const KINDS: usize = 15;
+pub const KINDS: usize = 16;
 
 /// The record that the tests count with.
 pub fn numbered(n: u64) -> Record {
     Record::Started {
         job: JobId(n),
         attempt: 1,
+        slot: 0,
     }
 }
 

@@ -4,7 +4,7 @@ use mio::{Events, Poll};
 use settled::child::{Children, Happening};
 use settled::core::ask::{Place, Version};
 use settled::core::ids::{JobId, MountId, RunId};
-use settled::core::{ChildEnd, Input, SpawnOrder};
+use settled::core::{ChildEnd, Input, Program, SpawnFile, SpawnOrder, Stdin};
 use settled::spawner::Spawner;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -73,13 +73,20 @@ impl House {
         self.next += 1;
         SpawnOrder {
             run: RunId(run),
-            job: JobId(run),
+            jobs: vec![JobId(run)],
+            program: Program::Command,
             argv: argv.iter().map(|arg| arg.to_vec()).collect(),
             env: vec![],
             cwd: b"/".to_vec(),
-            file: place(&path),
-            expect: version(&path),
-            lease: false,
+            files: vec![SpawnFile {
+                place: place(&path),
+                expect: version(&path),
+                lease: false,
+            }],
+            stdin: Stdin::Nothing,
+            process: std::rc::Rc::default(),
+            slot: 0,
+            output: None,
             watch: "w".into(),
             job_name: format!("j-{run}"),
             attempt: 1,

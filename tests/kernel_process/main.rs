@@ -22,7 +22,7 @@ const KILL: i32 = Signal::SIGKILL as i32;
 const TERM: i32 = Signal::SIGTERM as i32;
 
 fn failed(step: StartStep, errno: nix::errno::Errno) -> ChildEnd {
-    ChildEnd::NotStarted(NotStarted::Failed(step, errno as i32))
+    ChildEnd::NotStarted(NotStarted::Failed(step, errno as i32), 0)
 }
 
 #[test]
@@ -210,14 +210,14 @@ fn another_file_is_not_run() {
     let changed = house.spawn(changed);
     assert_eq!(
         house.end(changed).0,
-        ChildEnd::NotStarted(NotStarted::NotTheFile)
+        ChildEnd::NotStarted(NotStarted::NotTheFile, 0)
     );
     let removed = house.order(&[b"touch", &touch]);
     std::fs::remove_file(house.dir.path().join("file")).unwrap();
     let removed = house.spawn(removed);
     assert_eq!(
         house.end(removed).0,
-        ChildEnd::NotStarted(NotStarted::NotTheFile)
+        ChildEnd::NotStarted(NotStarted::NotTheFile, 0)
     );
     assert!(!marker.exists());
 }

@@ -172,7 +172,7 @@ fn normal(records: impl Iterator<Item = Record>) -> Vec<Vec<u8>> {
     let mut lines = Vec::with_capacity(records.len());
     for record in &records {
         match record {
-            Record::Started { job, attempt } if !over.contains(job) => {
+            Record::Started { job, attempt, .. } if !over.contains(job) => {
                 let state = attempts.entry(*job).or_default();
                 (state.0, state.3) = (*attempt, true);
             }

@@ -84,21 +84,21 @@ pub fn fate(rng: &mut Rng, temper: Temper) -> Fate {
 /// The look between fork and exec.
 pub fn look(disk: &Disk, order: &SpawnOrder) -> Result<Uid, NotStarted> {
     let found = disk
-        .resolve(&order.file.base)
-        .and_then(|base| disk.walk(base, &order.file.rel));
+        .resolve(&order.files[0].place.base)
+        .and_then(|base| disk.walk(base, &order.files[0].place.rel));
     let uid = match found {
         Ok(uid) => uid,
         Err(ENOENT | ENOTDIR) => return Err(NotStarted::NotTheFile),
         Err(errno) => return Err(NotStarted::Failed(StartStep::OpenFile, errno)),
     };
     let inode = &disk.inodes[uid];
-    if inode.dir || disk.version(uid) != order.expect {
+    if inode.dir || disk.version(uid) != order.files[0].expect {
         return Err(NotStarted::NotTheFile);
     }
     if inode.unreadable {
         return Err(NotStarted::Failed(StartStep::OpenFile, EACCES));
     }
-    if order.lease && disk.fss[inode.fs].lease_errno == 0 && inode.writers > 0 {
+    if order.files[0].lease && disk.fss[inode.fs].lease_errno == 0 && inode.writers > 0 {
         return Err(NotStarted::StillWritten);
     }
     Ok(uid)

@@ -216,14 +216,14 @@ impl World {
             return;
         }
         if let Fate::FailsToStart(step, errno) = self.children[id].fate {
-            let end = ChildEnd::NotStarted(settled::core::NotStarted::Failed(step, errno));
+            let end = ChildEnd::NotStarted(settled::core::NotStarted::Failed(step, errno), 0);
             self.child_ends(id, end);
             return;
         }
         match children::look(&self.setup.disk, &self.children[id].order) {
             Err(why) => {
                 story!(self.now, "child {id} looks: {why:?}");
-                self.child_ends(id, ChildEnd::NotStarted(why));
+                self.child_ends(id, ChildEnd::NotStarted(why, 0));
             }
             Ok(uid) => {
                 let content = self.setup.disk.inodes[uid].content;
@@ -294,7 +294,7 @@ impl World {
     /// A command takes its own file away.
     fn consume(&mut self, id: usize) {
         let child = &self.children[id];
-        let path = child.order.file.path();
+        let path = child.order.files[0].place.path();
         let disk = &mut self.setup.disk;
         if let Some((uid, _, _)) = child.got
             && disk.resolve(&path) == Ok(uid)

@@ -59,7 +59,7 @@ pub fn template(text: &str) -> Template {
 fn watch(rng: &mut Rng, name: &str, path: &[u8]) -> WatchPlan {
     let mut plan = WatchPlan::placeholder(name);
     plan.path = path.to_vec();
-    plan.run = vec![template("run"), template("{path}")];
+    plan.action = Action::Run(vec![template("run"), template("{path}")]);
     plan.recursive = !rng.chance(1, 5);
     plan.settle = *rng.pick(&[
         None,

@@ -581,7 +581,7 @@ impl World {
         for child in &mut self.children {
             if let Some((has, _, version)) = child.got
                 && Some(has) == uid
-                && path.as_ref() == Some(&child.order.file.path())
+                && path.as_ref() == Some(&child.order.files[0].place.path())
                 && disk.version(has) != version
             {
                 child.heard = true;
@@ -635,7 +635,7 @@ impl World {
                         self.now,
                         "  spawn run {} of {:?}, key {key:?}",
                         order.run.0,
-                        order.job
+                        order.jobs[0]
                     );
                 }
                 other => story!(self.now, "  {other:?}"),
@@ -691,6 +691,9 @@ impl World {
                 Effect::Kill(run, signal) => self.kill(run, signal),
                 Effect::Stop(_) => stop = true,
                 Effect::Append(_) | Effect::Log(..) | Effect::Ready => {}
+                Effect::Feed(..) | Effect::CloseInput(_) | Effect::AskSlot(..) => {
+                    panic!("no plan of this world asks for it")
+                }
             }
         }
         if stop || crash {

@@ -102,7 +102,11 @@ fn build(state: &Path, files: u64) -> Res<u64> {
                 ctime_ns: run as i64,
                 reruns: 0,
             })?;
-            append(Record::Started { job, attempt: 1 })?;
+            append(Record::Started {
+                job,
+                attempt: 1,
+                slot: 0,
+            })?;
             append(Record::Concluded {
                 job,
                 outcome: Outcome::Done,

@@ -131,6 +131,7 @@ impl<'a> Input<'a> {
             5 => Record::Started {
                 job,
                 attempt: serial as u32,
+                slot: serial as u32 % 3,
             },
             6 => Record::Ended {
                 job,

@@ -17,10 +17,10 @@ impl Oracle {
         };
         let recovered = env("SETTLED_RECOVERED").is_some();
         let attempt = env("SETTLED_ATTEMPT").unwrap_or_default();
-        let Some(ledger) = self.jobs.get_mut(&order.job) else {
+        let Some(ledger) = self.jobs.get_mut(&order.jobs[0]) else {
             return self.broken(
                 Rule::RecordFirst,
-                format!("{:?} is run and was never settled", order.job),
+                format!("{:?} is run and was never settled", order.jobs[0]),
             );
         };
         let plan = &self.watches[ledger.watch].plan;
@@ -77,7 +77,7 @@ impl Oracle {
             let moment = self.moment;
             // A retry keeps its key; where a rename has made two keys one, one of them has to wait begun.
             let holder = self.jobs.iter().find(|(id, other)| {
-                **id != order.job
+                **id != order.jobs[0]
                     && other.watch == watch
                     && other.key == key
                     && other.started > 0
@@ -86,7 +86,7 @@ impl Oracle {
                         || other.begun_life == moment.life && !moment.reloaded
                         || alive
                             .iter()
-                            .any(|child| child.order.job == **id && child.life == moment.life))
+                            .any(|child| child.order.jobs[0] == **id && child.life == moment.life))
             });
             if let Some((other, _)) = holder {
                 wrong = Some((
@@ -98,7 +98,7 @@ impl Oracle {
         if let Some((rule, wrong)) = wrong {
             self.broken(
                 rule,
-                format!("{:?} attempt {}: {wrong}", order.job, order.attempt),
+                format!("{:?} attempt {}: {wrong}", order.jobs[0], order.attempt),
             );
         }
     }
@@ -132,14 +132,14 @@ impl Oracle {
         if let Some((rule, wrong)) = wrong {
             self.broken(
                 rule,
-                format!("{:?} is dispatched: {wrong}", child.order.job),
+                format!("{:?} is dispatched: {wrong}", child.order.jobs[0]),
             );
         }
     }
 
     pub fn succeeded(&mut self, child: &Child) {
         if let (Some(ledger), Some((_, content, version))) =
-            (self.jobs.get_mut(&child.order.job), child.got)
+            (self.jobs.get_mut(&child.order.jobs[0]), child.got)
         {
             ledger.succeeded.push((version, content));
         }
@@ -177,13 +177,14 @@ impl Oracle {
 
     /// A child's end was told.
     pub fn child_ended(&mut self, child: &Child, disk: &Disk) {
-        let (Some((uid, _, _)), Some(ledger)) = (child.got, self.jobs.get_mut(&child.order.job))
+        let (Some((uid, _, _)), Some(ledger)) =
+            (child.got, self.jobs.get_mut(&child.order.jobs[0]))
         else {
             return;
         };
         ledger.ran = Some(Ran {
             uid,
-            path: child.order.file.path(),
+            path: child.order.files[0].place.path(),
             at: self.moment.now,
             heard: child.heard,
             version: disk.version(uid),

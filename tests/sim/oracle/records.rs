@@ -102,7 +102,7 @@ impl Oracle {
                 }
                 self.counts.entry((watch, *version)).or_default().baseline += 1;
             }
-            Record::Started { job, attempt } => {
+            Record::Started { job, attempt, .. } => {
                 let Some(ledger) = self.jobs.get_mut(job) else {
                     return self.broken(Rule::RecordFirst, format!("{record:?}: no such job"));
                 };
