@@ -45,7 +45,7 @@ pub fn kind_name(kind: u16) -> Option<&'static str> {
         13 => "remembered",
         14 => "scanned",
         15 => "key",
-        16 => "started",
+        16 => "started-slot",
         super::format::KIND_END => "end",
         _ => return None,
     })
