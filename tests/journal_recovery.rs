@@ -301,6 +301,7 @@ fn reports_what_the_disk_cannot_read() {
     memory.0.borrow_mut().unreadable = Some((ONE, 8192));
     let damage = stops(&memory);
     assert_eq!(damage.len(), 1, "{damage:?}");
+    assert!(damage[0].to_string().contains("cannot read"), "{damage:?}");
     // The records that touch the page at 8192.
     let first = (8192 - 64) / EACH as u64;
     let last = (8192 + 4096 - 64) / EACH as u64;
@@ -308,6 +309,20 @@ fn reports_what_the_disk_cannot_read() {
     assert_eq!(damage[0].missing, last - first + 1);
     let (_, _, numbers) = open(&memory);
     assert_eq!(numbers.len() as u64, 2000 - damage[0].missing);
+}
+
+#[test]
+fn reports_a_header_that_the_disk_cannot_read() {
+    let memory = journal(&[0..FULL, FULL..2000]);
+    memory.0.borrow_mut().unreadable = Some((ONE, 0));
+    let damage = stops(&memory);
+    assert_eq!((damage[0].file, damage[0].offset), (ONE, 0));
+    assert!(damage[0].to_string().contains("cannot read"), "{damage:?}");
+    // The rest of that page is another place.
+    assert_eq!((damage.len(), damage[1].offset), (2, at(0) as u64));
+    assert!(damage[1].to_string().contains("cannot read"), "{damage:?}");
+    let (_, _, numbers) = open(&memory);
+    assert_eq!(numbers.len() as u64, 2000 - damage[1].missing);
 }
 
 #[test]
@@ -493,7 +508,10 @@ fn reports_a_base_with_nothing_behind_it() {
     let memory = compacted();
     memory.take_away(TWO);
     let damage = stops(&memory);
-    assert_eq!((damage[0].file, damage[0].why), (BASE, Why::Missing));
+    // Every base has the segment of its own number behind it.
+    assert_eq!(damage.len(), 1, "{damage:?}");
+    assert_eq!((damage[0].file, damage[0].why), (BASE, Why::Lost(2)));
+    assert_eq!(damage[0].offset, memory.bytes(BASE).len() as u64);
 }
 
 #[test]

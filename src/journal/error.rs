@@ -11,7 +11,7 @@ pub enum Why {
     Header(BadHeader),
     /// The header belongs to another journal or another file.
     Foreign,
-    /// No record: zeros, a wrong length or a wrong checksum.
+    /// No record: zeros, a wrong length, a wrong checksum, or nothing that the disk can read.
     Frame(BadFrame),
     /// The checksum matches, the sequence number does not follow.
     Sequence {
@@ -33,12 +33,14 @@ pub enum Why {
 impl fmt::Display for Why {
     fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
         match self {
+            Why::Header(BadHeader::Unreadable) => out.write_str("the disk cannot read the header"),
             Why::Header(BadHeader::Short) => out.write_str("the file is shorter than its header"),
             Why::Header(BadHeader::Magic) => out.write_str("the header does not begin as it must"),
             Why::Header(BadHeader::Checksum) => out.write_str("the header's checksum is wrong"),
             Why::Header(BadHeader::Version(version)) => write!(out, "format version {version}"),
             Why::Header(BadHeader::Field) => out.write_str("a field of the header makes no sense"),
             Why::Foreign => out.write_str("the header belongs to another journal or file"),
+            Why::Frame(BadFrame::Unreadable) => out.write_str("the disk cannot read this place"),
             Why::Frame(BadFrame::Empty) => out.write_str("zeros in place of a record"),
             Why::Frame(BadFrame::Length(length)) => write!(out, "a record of {length} bytes"),
             Why::Frame(BadFrame::Cut) => out.write_str("the file ends inside a record"),

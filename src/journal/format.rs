@@ -50,6 +50,8 @@ pub struct Header {
 /// Why 64 bytes are no header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadHeader {
+    /// The disk cannot read it.
+    Unreadable,
     /// Fewer than 64 bytes.
     Short,
     /// Another magic.
@@ -173,6 +175,8 @@ pub struct Frame<'a> {
 /// Why there is no record at an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadFrame {
+    /// The disk cannot read it.
+    Unreadable,
     /// Zeros: nothing was ever written here.
     Empty,
     /// The length makes no sense.

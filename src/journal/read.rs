@@ -2,6 +2,7 @@
 
 use super::format::{self, BadFrame, FRAME_BYTES, Seed, Stamp};
 use super::storage::{Fault, File, Storage, errno};
+use std::ops::Range;
 
 /// One file, read through a window. `pread`, not a mapping: a read error is then an errno.
 pub(super) struct Reader<'a, S> {
@@ -12,6 +13,8 @@ pub(super) struct Reader<'a, S> {
     window: Vec<u8>,
     start: u64,
     filled: usize,
+    /// Where the window ends because the disk cannot read on.
+    unreadable: Option<u64>,
 }
 
 const PAGE_BYTES: u64 = 4096;
@@ -28,6 +31,7 @@ impl<'a, S: Storage> Reader<'a, S> {
             window: Vec::new(),
             start: 0,
             filled: 0,
+            unreadable: None,
         }
     }
 
@@ -39,6 +43,12 @@ impl<'a, S: Storage> Reader<'a, S> {
     /// The bytes at `offset`: `want` of them, fewer at the end of the file. A place that the disk
     /// cannot read has none.
     fn bytes(&mut self, offset: u64, want: usize) -> Result<&[u8], Fault> {
+        let here = self.window_at(offset, want)?;
+        Ok(self.window.get(here).unwrap_or_default())
+    }
+
+    /// Where in the window those bytes are.
+    fn window_at(&mut self, offset: u64, want: usize) -> Result<Range<usize>, Fault> {
         let inside = |start: u64, filled: usize| {
             let skip = usize::try_from(offset.checked_sub(start)?).ok()?;
             (skip.checked_add(want)? <= filled).then_some(skip)
@@ -51,6 +61,7 @@ impl<'a, S: Storage> Reader<'a, S> {
                 self.window.resize(most.max(want), 0);
                 self.start = offset;
                 self.filled = 0;
+                self.unreadable = None;
                 while self.filled < self.window.len() {
                     let at = offset.saturating_add(self.filled as u64);
                     let into = self.window.get_mut(self.filled..).unwrap_or_default();
@@ -58,7 +69,10 @@ impl<'a, S: Storage> Reader<'a, S> {
                         Ok(0) => break,
                         Ok(got) => self.filled += got,
                         // What could be read before is judged first; the bad place itself has no bytes.
-                        Err(fault) if fault.errno == errno::EIO => break,
+                        Err(fault) if fault.errno == errno::EIO => {
+                            self.unreadable = Some(at);
+                            break;
+                        }
                         Err(fault) => return Err(fault),
                     }
                 }
@@ -66,7 +80,7 @@ impl<'a, S: Storage> Reader<'a, S> {
             }
         };
         let end = skip.saturating_add(want).min(self.filled);
-        Ok(self.window.get(skip..end).unwrap_or_default())
+        Ok(skip.min(end)..end)
     }
 
     /// The frame at `offset`.
@@ -74,12 +88,25 @@ impl<'a, S: Storage> Reader<'a, S> {
         &mut self,
         offset: u64,
     ) -> Result<Result<format::Frame<'_>, BadFrame>, Fault> {
-        let whole = match format::claimed(self.bytes(offset, FRAME_BYTES as usize)?) {
-            Ok(whole) => whole,
+        let head = self.window_at(offset, FRAME_BYTES as usize)?;
+        if self.is_cut_short(offset, &head, FRAME_BYTES as usize) {
+            return Ok(Err(BadFrame::Unreadable));
+        }
+        let whole = match format::claimed(self.window.get(head).unwrap_or_default()) {
+            Ok(whole) => whole as usize,
             Err(bad) => return Ok(Err(bad)),
         };
-        let seed = self.seed;
-        Ok(format::frame(self.bytes(offset, whole as usize)?, seed))
+        let all = self.window_at(offset, whole)?;
+        if self.is_cut_short(offset, &all, whole) {
+            return Ok(Err(BadFrame::Unreadable));
+        }
+        let bytes = self.window.get(all).unwrap_or_default();
+        Ok(format::frame(bytes, self.seed))
+    }
+
+    /// Whether what was got for `want` bytes at `offset` is less because the disk cannot read on.
+    fn is_cut_short(&self, offset: u64, got: &Range<usize>, want: usize) -> bool {
+        got.len() < want && self.unreadable == Some(offset.saturating_add(got.len() as u64))
     }
 
     /// The first record at or behind `from` whose checksum matches and whose sequence number is in
@@ -87,7 +114,7 @@ impl<'a, S: Storage> Reader<'a, S> {
     pub(super) fn next_valid(
         &mut self,
         from: u64,
-        seqs: std::ops::Range<u64>,
+        seqs: Range<u64>,
     ) -> Result<Option<(u64, Stamp, u32)>, Fault> {
         let mut at = from;
         while at.saturating_add(u64::from(FRAME_BYTES)) <= self.size {
@@ -113,7 +140,7 @@ impl<'a, S: Storage> Reader<'a, S> {
     pub(super) fn highest_flushed(
         &mut self,
         from: u64,
-        seqs: std::ops::Range<u64>,
+        seqs: Range<u64>,
     ) -> Result<Option<u64>, Fault> {
         let (mut at, mut highest) = (from, None);
         while let Some((found, stamp, bytes)) = self.next_valid(at, seqs.clone())? {

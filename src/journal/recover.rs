@@ -7,7 +7,7 @@
 
 use super::body::{self, BadBody};
 use super::error::{Damage, JournalError, Why};
-use super::format::{self, BadFrame, BadHeader, FRAME_BYTES, HEADER_BYTES, Header, Seed, Stamp};
+use super::format::{self, BadHeader, FRAME_BYTES, HEADER_BYTES, Header, Seed, Stamp};
 use super::read::Reader;
 use super::storage::{File, Storage, errno};
 use crate::core::record::Record;
@@ -104,7 +104,9 @@ fn read_header<S: Storage>(
     let got = match storage.read_at(file, 0, &mut bytes) {
         Ok(got) => got,
         // A disk that cannot read the header is damage like any other, and has an address.
-        Err(fault) if fault.errno == errno::EIO => 0,
+        Err(fault) if fault.errno == errno::EIO => {
+            return Ok(Err(Why::Header(BadHeader::Unreadable)));
+        }
         Err(fault) => return Err(fault.into()),
     };
     storage.release(file);
@@ -127,7 +129,8 @@ pub enum Found {
     Behind,
     /// A record with a higher sequence number.
     Ahead,
-    /// No record: zeros, a length that makes no sense, a wrong checksum, or the end of the file.
+    /// No record: zeros, a length that makes no sense, a wrong checksum, a place that the disk cannot read, or the
+    /// end of the file.
     Nothing,
     /// Every record before the successor's first has been read.
     Complete,
@@ -261,15 +264,14 @@ pub(super) fn walk<S: Storage>(
     };
     if let Some(entry) = &survey.base {
         walk.base(storage, survey, entry)?;
-        if survey.logs.is_empty() {
-            walk.damage(storage, entry.file, 0, 0, Why::Missing, 0);
-        }
     }
     for (at, entry) in survey.logs.iter().enumerate() {
         walk.log(storage, survey, entry, survey.logs.get(at + 1))?;
     }
     let newest = survey.logs.iter().filter_map(|entry| entry.file.number());
-    if let Some(noted) = survey.noted
+    // A base is written behind the segment that has its number.
+    let base = survey.base.as_ref().and_then(|entry| entry.file.number());
+    if let Some(noted) = survey.noted.max(base)
         && newest.max().is_none_or(|newest| newest < noted)
     {
         let end = walk.out.files.last().map_or(0, |end| end.end);
@@ -346,6 +348,7 @@ impl Walk<'_> {
             let why = match found {
                 Ok(frame) if frame.stamp.seq == expected && frame.kind == format::KIND_END => {
                     ended = true;
+                    at += u64::from(frame_bytes(frame.body));
                     continue;
                 }
                 Ok(frame) if frame.stamp.seq == expected => {
@@ -369,7 +372,7 @@ impl Walk<'_> {
                     expected,
                     found: frame.stamp.seq,
                 },
-                Err(BadFrame::Empty | BadFrame::Cut) if at >= entry.size => break,
+                Err(_) if at >= entry.size => break,
                 Err(bad) => Why::Frame(bad),
             };
             let next = reader.next_valid(at, expected..u64::MAX)?;
