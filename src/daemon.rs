@@ -296,9 +296,15 @@ impl Daemon {
             }
         }
         if any {
-            self.journal
+            let flushed = self
+                .journal
                 .flush()
                 .map_err(|error| Fatal::new(74, format!("{error}")))?;
+            if let Some(fault) = flushed.trouble
+                && let Some(text) = self.room.trouble(fault)
+            {
+                self.say(Level::Warning, text);
+            }
             self.room
                 .look(&self.journal, self.now.mono)
                 .map_err(|error| {

@@ -6,6 +6,7 @@ use crate::core::Input;
 use crate::core::record::Record;
 use crate::core::time::Mono;
 use crate::journal::segment::Disk;
+use crate::journal::storage::Fault;
 use crate::journal::{Journal, JournalError};
 use crate::plan::Level;
 use crate::service::Signal;
@@ -24,6 +25,8 @@ pub(super) struct Room {
     /// When the place itself is looked at next.
     look: Mono,
     every: Duration,
+    /// What was told of files that cannot be removed: each is tried again with every flush.
+    told: Vec<Fault>,
 }
 
 impl Room {
@@ -34,7 +37,18 @@ impl Room {
             again: None,
             look: Mono(0),
             every,
+            told: Vec::new(),
         }
+    }
+
+    /// Something failed beside a flush. `Some`, for the log, if that was not told before.
+    pub(super) fn trouble(&mut self, fault: Fault) -> Option<String> {
+        if self.told.contains(&fault) {
+            return None;
+        }
+        let text = format!("journal: {fault}; it is tried again");
+        self.told.push(fault);
+        Some(text)
     }
 
     /// Now and then, after a flush: whether it went to where the next start will read.

@@ -350,7 +350,8 @@ impl<S: Storage> Journal<S> {
     }
 
     /// Appends a record. It is durable when the next [`Journal::flush`] has succeeded. No system call,
-    /// but where the segment is used up: then that one is flushed and the next one opened.
+    /// but where the segment's reserve is reached and the next one is not there yet: then that one is made; and where
+    /// the segment is used up: then it is flushed and the next one opened.
     ///
     /// # Errors
     /// `NoRoom`: nothing was appended, the journal is as before. `TooLong`: likewise. `Final`: the end.
@@ -588,15 +589,19 @@ impl<S: Storage> Journal<S> {
         self.spare = grown.unwrap_or_else(Spare::Blocked);
     }
 
+    /// Of what cannot be removed the first is told; it is tried again behind the others.
     fn remove_stale(&mut self, most: usize) -> Result<(), Fault> {
-        for _ in 0..most {
-            let Some(file) = self.stale.last().copied() else {
+        let mut result = Ok(());
+        for _ in 0..most.min(self.stale.len()) {
+            let Some(file) = self.stale.pop() else {
                 break;
             };
-            self.storage.remove(file)?;
-            self.stale.pop();
+            if let Err(fault) = self.storage.remove(file) {
+                self.stale.insert(0, file);
+                result = result.and(Err(fault));
+            }
         }
-        Ok(())
+        result
     }
 }
 

@@ -206,3 +206,42 @@ fn a_state_directory_that_is_taken_away_ends_the_daemon() {
     // Its record went nowhere: it was not begun.
     assert_eq!(bed.runs().len(), 1);
 }
+
+/// What compaction has left over and cannot remove is told of once, whichever flush meets it, and holds nothing up.
+#[test]
+fn a_leftover_that_cannot_be_removed_is_told_of() {
+    let bed = Bed::in_dir(Path::new("/dev/shm"));
+    bed.configure(&[], "settle = \"0\"\n");
+    let config = bed.path("settled.toml");
+    let daemon = bed.spawn_with(
+        &["run".as_ref(), "-c".as_ref(), config.as_os_str()],
+        &[("SETTLED_TEST_COMPACT_BYTES", "100000")],
+    );
+    daemon.wait_log("ready:");
+    // More of them than the switch itself removes, and among them one that is no file at all.
+    for name in ["0000000000.base", "0000000001.base", "0000000002.base"] {
+        fs::write(bed.path("state").join(name), "old").expect("a file");
+    }
+    fs::create_dir(bed.path("state").join("0000000000.log")).expect("a directory");
+    let mut written = 0;
+    let mut write = |count: usize| {
+        for n in written..written + count {
+            fs::write(bed.inside(format!("f{n:06}")), "x").expect("a file");
+        }
+        written += count;
+        bed.wait_runs(written);
+    };
+    crate::bed::until("a compaction", || {
+        write(20);
+        !bed.path("state").join("0000000001.log").exists()
+    });
+    // Two flushes later at the latest; the next compaction is far.
+    write(1);
+    write(1);
+    daemon.wait_log("0000000000.log: Is a directory");
+    (0..40).for_each(|_| write(1));
+    let said = daemon.log_count("0000000000.log: Is a directory");
+    assert!(said < 4, "{:?}", daemon.log());
+    // The others did not wait for it.
+    assert!(!bed.path("state").join("0000000002.log").exists());
+}
