@@ -6,9 +6,10 @@
 use super::body;
 use super::error::{Damage, JournalError};
 use super::format::Role;
-use super::recover::{self, FileEnd, Place, Survey, Walked};
+use super::recover::{self, FileEnd, Place, Walked};
 use super::segment::Disk;
 use super::storage::{File, Storage, errno};
+use super::survey::{self, Survey};
 use crate::core::record::{AttemptEnd, Disposal, Record};
 use crate::core::time::Wall;
 use std::collections::{BTreeMap, BTreeSet};
@@ -136,7 +137,7 @@ fn open(dir: &Path) -> Result<Inspector, JournalError> {
         // read all the same.
         let mut disk = Disk::read_only(dir)?;
         let before = names(&mut disk)?;
-        let error = match recover::survey(&mut disk) {
+        let error = match survey::survey(&mut disk) {
             Ok(survey) if names(&mut disk)? == before || tries == LISTINGS_MAX => {
                 if survey.files().next().is_none() {
                     return Err(JournalError::NotAJournal(dir.display().to_string()));

@@ -8,32 +8,24 @@
 //! Reading is `pread`.
 
 use super::error::{BadDirectory, JournalError};
+use super::lock::{self, Lock};
 use super::storage::{Fault, File as Name, Storage};
-use super::{Journal, Opened, Options};
+use super::{Journal, Opened, Options, directory};
 use crate::sys::map::{self, Map};
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, FallocateFlags, Flock, FlockArg, OFlag, fallocate, openat, renameat};
+use nix::fcntl::{AtFlags, FallocateFlags, OFlag, fallocate, openat, renameat};
 use nix::sys::stat::Mode;
-use nix::unistd::{Pid, UnlinkatFlags, linkat, unlinkat};
+use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Seek, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// The journal in a state directory of the real filesystem.
 pub type DiskJournal = Journal<Disk>;
-
-/// Where the daemon's process id stands while it runs.
-const LOCK_NAME: &str = "lock";
-
-/// The copy that a daemon has just forked for a compaction has its lock until it has left it, or until the
-/// kernel has ended it with the daemon. So long is waited for the lock of a daemon that is gone.
-const LEAVING_TRIES: u32 = 100;
-const LEAVING_WAIT: Duration = Duration::from_millis(10);
 
 /// A directory of journal files.
 #[derive(Debug)]
@@ -41,7 +33,7 @@ pub struct Disk {
     path: PathBuf,
     dir: OwnedFd,
     /// Held as long as this lives; `None` where it was opened for reading, and in a forked copy.
-    lock: Option<Flock<File>>,
+    lock: Option<Lock>,
     /// Opened for writing. A forked copy goes on to write what is its own without the lock.
     may_write: bool,
     nocow: bool,
@@ -86,11 +78,7 @@ impl Journal<Disk> {
     /// state directory is free when the daemon itself has ended.
     pub fn leave_lock(&mut self) {
         if let Some(lock) = self.storage.lock.take() {
-            let number = lock.as_raw_fd();
-            // Dropped, it would unlock: flock(2) knows only the open file that both processes share.
-            std::mem::forget(lock);
-            // That a descriptor known to be open cannot be closed would change nothing.
-            let _closed = nix::unistd::close(number);
+            lock.leave();
         }
     }
 
@@ -123,17 +111,11 @@ impl Journal<Disk> {
 impl Disk {
     /// The directory for writing: made if missing, checked, locked.
     pub fn lock(path: &Path, force: bool) -> Result<Disk, JournalError> {
-        make_directory(path)?;
+        directory::make(path)?;
         let mut disk = Disk::read_only(path)?;
-        disk.check_owner()?;
-        let kind = disk.filesystem()?;
-        if let Some(name) = untrusted(kind)
-            && !force
-        {
-            return Err(refused(path, BadDirectory::Filesystem(name)));
-        }
-        disk.nocow = kind == BTRFS_MAGIC;
-        disk.lock = Some(disk.take_lock()?);
+        let kind = directory::check(path, &disk.dir, force)?;
+        disk.nocow = kind == directory::BTRFS_MAGIC;
+        disk.lock = Some(Lock::take(path)?);
         disk.may_write = true;
         Ok(disk)
     }
@@ -146,7 +128,9 @@ impl Disk {
             Mode::empty(),
         );
         let dir = match dir {
-            Err(Errno::ENOTDIR) => return Err(refused(path, BadDirectory::NotADirectory)),
+            Err(Errno::ENOTDIR) => {
+                return Err(directory::refused(path, BadDirectory::NotADirectory));
+            }
             other => other.map_err(|errno| fault("open", path, &errno.into()))?,
         };
         Ok(Disk {
@@ -157,65 +141,6 @@ impl Disk {
             nocow: false,
             named: None,
             open: BTreeMap::new(),
-        })
-    }
-
-    fn check_owner(&self) -> Result<(), JournalError> {
-        let found = nix::sys::stat::fstat(&self.dir)
-            .map_err(|errno| fault("stat", &self.path, &errno.into()))?;
-        let mode = found.st_mode & 0o7777;
-        if mode & 0o022 != 0 {
-            return Err(refused(&self.path, BadDirectory::Writable(mode)));
-        }
-        let owner = found.st_uid;
-        if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
-            return Err(refused(&self.path, BadDirectory::Owner(owner)));
-        }
-        Ok(())
-    }
-
-    /// The type number that statfs(2) gives.
-    fn filesystem(&self) -> Result<u64, JournalError> {
-        let found = nix::sys::statfs::fstatfs(&self.dir)
-            .map_err(|errno| fault("statfs", &self.path, &errno.into()))?;
-        // The numbers have 32 bits; the field's type differs between architectures.
-        #[allow(clippy::unnecessary_cast)]
-        Ok((found.filesystem_type().0 as u64) & 0xffff_ffff)
-    }
-
-    /// flock(2) on `lock`. The descriptor is closed on exec; a forked child must close it, too.
-    fn take_lock(&self) -> Result<Flock<File>, JournalError> {
-        let path = self.path.join(LOCK_NAME);
-        let file = fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(nix::libc::O_NOFOLLOW)
-            .open(&path)
-            .map_err(|error| fault("open", &path, &error))?;
-        let mut file = file;
-        for _ in 0..LEAVING_TRIES {
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => {
-                    let noted = noted(&lock).map_err(|error| fault("read", &path, &error))?;
-                    write_lock(&lock, noted).map_err(|error| fault("write", &path, &error))?;
-                    return Ok(lock);
-                }
-                Err((held, Errno::EWOULDBLOCK)) => {
-                    file = held;
-                    if !holder(&file).is_some_and(is_gone) {
-                        break;
-                    }
-                    std::thread::sleep(LEAVING_WAIT);
-                }
-                Err((_, errno)) => return Err(fault("lock", &path, &errno.into()).into()),
-            }
-        }
-        Err(JournalError::Held {
-            path: self.path.display().to_string(),
-            pid: holder(&file),
         })
     }
 
@@ -310,15 +235,7 @@ impl Storage for Disk {
     }
 
     fn noted(&mut self) -> Result<Option<u32>, Fault> {
-        let path = self.path.join(LOCK_NAME);
-        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-        let number = match openat(&self.dir, LOCK_NAME, flags, Mode::empty()) {
-            Ok(file) => noted(&file.into()).map_err(|error| fault("read", &path, &error))?,
-            // A copy without it.
-            Err(Errno::ENOENT) => 0,
-            Err(errno) => return Err(fault("open", &path, &errno.into())),
-        };
-        Ok((number > 0).then_some(number))
+        lock::noted(&self.path, &self.dir)
     }
 
     fn path(&self, name: Name) -> String {
@@ -421,8 +338,7 @@ impl Storage for Disk {
     fn sync_dir(&mut self) -> Result<(), Fault> {
         nix::unistd::fsync(&self.dir).map_err(|errno| fault("flush", &self.path, &errno.into()))?;
         if let (Some(lock), Some(number)) = (&self.lock, self.named.take()) {
-            write_lock(lock, number)
-                .map_err(|error| fault("write", &self.path.join(LOCK_NAME), &error))?;
+            lock.note(&self.path, number)?;
         }
         Ok(())
     }
@@ -545,119 +461,11 @@ impl Handle {
     }
 }
 
-/// The lines of the lock's file.
-fn lock_text(file: &File) -> io::Result<String> {
-    let mut text = [0; 64];
-    let length = file.read_at(&mut text, 0)?;
-    Ok(String::from_utf8_lossy(text.get(..length).unwrap_or_default()).into_owned())
-}
-
-/// The process that says in the lock's file that it has the lock.
-fn holder(file: &File) -> Option<u32> {
-    lock_text(file).ok()?.lines().next()?.trim().parse().ok()
-}
-
-/// The newest segment that is known to have been there; 0 is none.
-fn noted(file: &File) -> io::Result<u32> {
-    let text = lock_text(file)?;
-    let number = text.lines().nth(1).and_then(|line| line.parse().ok());
-    Ok(number.unwrap_or(0))
-}
-
-/// Not flushed: after a power cut an older number, or none, is as true.
-fn write_lock(mut file: &File, noted: u32) -> io::Result<()> {
-    let text = format!("{}\n{noted:010}\n", std::process::id());
-    let written = file
-        .rewind()
-        .and_then(|()| file.write_all(text.as_bytes()))
-        .and_then(|()| file.set_len(text.len() as u64));
-    written.or_else(|error| {
-        // The lock holds without the numbers; a full disk must not keep the daemon out.
-        let full = error.raw_os_error() == Some(super::storage::errno::ENOSPC);
-        if full { Ok(()) } else { Err(error) }
-    })
-}
-
-fn is_gone(pid: u32) -> bool {
-    let pid = i32::try_from(pid).unwrap_or(0);
-    // 0 and less are not processes; asking for those would ask for groups of them.
-    pid > 0 && nix::sys::signal::kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH)
-}
-
-/// Makes the directory and those above it that are missing, all for their owner alone, and their names
-/// durable: a journal whose directory a power cut takes away is no journal.
-fn make_directory(path: &Path) -> Result<(), JournalError> {
-    let missing: Vec<&Path> = path
-        .ancestors()
-        .take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists())
-        .collect();
-    let made = fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path);
-    match made {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            return Err(refused(path, BadDirectory::NotADirectory));
-        }
-        other => other.map_err(|error| fault("create", path, &error))?,
-    }
-    for dir in missing {
-        let parent = match dir.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        File::open(parent)
-            .and_then(|parent| parent.sync_all())
-            .map_err(|error| fault("flush", parent, &error))?;
-    }
-    Ok(())
-}
-
-fn fault(act: &'static str, path: &Path, error: &io::Error) -> Fault {
+/// The failure of a call, for the sentence about it.
+pub(super) fn fault(act: &'static str, path: &Path, error: &io::Error) -> Fault {
     Fault {
         act,
         path: path.display().to_string(),
         errno: error.raw_os_error().unwrap_or(super::storage::errno::EIO),
-    }
-}
-
-fn refused(path: &Path, bad: BadDirectory) -> JournalError {
-    JournalError::Directory(path.display().to_string(), bad)
-}
-
-const BTRFS_MAGIC: u64 = 0x9123_683e;
-
-/// The name of a filesystem type on which the state directory is refused: one whose files other machines
-/// change, or that nothing here can know.
-fn untrusted(magic: u64) -> Option<&'static str> {
-    Some(match magic {
-        0x6969 => "NFS",
-        0x517b | 0xff53_4d42 | 0xfe53_4d42 => "SMB",
-        0x6573_5546 => "FUSE",
-        0x00c3_6400 => "Ceph",
-        0x5346_414f | 0x6b41_4653 => "AFS",
-        0x7375_7245 => "Coda",
-        0x0102_1997 => "9p",
-        0x7461_636f => "OCFS2",
-        0x0116_1970 => "GFS2",
-        0x0bd0_0bd0 => "Lustre",
-        0x4750_4653 => "GPFS",
-        0x0187 => "autofs",
-        _ => return None,
-    })
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn network_filesystems_are_named() {
-        assert_eq!(untrusted(0x6969), Some("NFS"));
-        assert_eq!(untrusted(0xff53_4d42), Some("SMB"));
-        for local in [0xef53, 0x0102_1994, 0x5846_5342, BTRFS_MAGIC, 0x794c_7630] {
-            assert_eq!(untrusted(local), None, "{local:#x}");
-        }
     }
 }

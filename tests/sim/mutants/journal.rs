@@ -19,7 +19,7 @@ pub const ALL: &[Mutant] = &[
     },
     Mutant {
         name: "recovery forgets the unproven tail",
-        file: "src/journal/mod.rs",
+        file: "src/journal/open.rs",
         old: r##"            for offset in &walked.tail {"##,
         new: r##"for offset in walked.tail.iter().filter(|_| !MUTANT) {"##,
     },
@@ -77,7 +77,7 @@ pub const ALL: &[Mutant] = &[
     },
     Mutant {
         name: "what recovery wrote again is not flushed",
-        file: "src/journal/mod.rs",
+        file: "src/journal/open.rs",
         old: r##"        storage.flush(File::Spare)?;
         storage.rename("##,
         new: r##"        if !MUTANT {
