@@ -132,6 +132,15 @@ enum Refusal {
     Busy,
 }
 
+impl Refusal {
+    fn answer(&self) -> Ended {
+        Ended::Answer(match self {
+            Refusal::Changed => Disposal::Changed,
+            Refusal::Busy => Disposal::Busy,
+        })
+    }
+}
+
 impl<S: FnMut(&'static str)> Mover<S> {
     /// `step` is told of every step just before it; see the head of this file.
     pub fn new(step: S) -> Mover<S> {
@@ -203,8 +212,7 @@ impl<S: FnMut(&'static str)> Mover<S> {
             None => match self.claim(&mut source, order)? {
                 Claim::Claimed(found) => *found,
                 Claim::Nowhere => return self.nowhere(order),
-                Claim::Refused(Refusal::Changed) => return Ok(Ended::Answer(Disposal::Changed)),
-                Claim::Refused(Refusal::Busy) => return Ok(Ended::Answer(Disposal::Busy)),
+                Claim::Refused(refusal) => return Ok(refusal.answer()),
             },
         };
         match self.act(&source, &mut found, order) {
@@ -292,10 +300,8 @@ impl<S: FnMut(&'static str)> Mover<S> {
         found: &mut Found,
         order: &Order<'_>,
     ) -> Result<Ended, Failure> {
-        match refused(found, order)? {
-            None => {}
-            Some(Refusal::Changed) => return Ok(Ended::Answer(Disposal::Changed)),
-            Some(Refusal::Busy) => return Ok(Ended::Answer(Disposal::Busy)),
+        if let Some(refusal) = refused(found, order)? {
+            return Ok(refusal.answer());
         }
         match order.act {
             Act::Delete => {
@@ -311,7 +317,12 @@ impl<S: FnMut(&'static str)> Mover<S> {
                         &opened
                     }
                 };
-                self.move_to(source, found, target, order)
+                let way = Way {
+                    source,
+                    target,
+                    order,
+                };
+                self.move_to(&way, found)
             }
         }
     }
@@ -322,13 +333,8 @@ impl<S: FnMut(&'static str)> Mover<S> {
         self.sync_later(source.dir)
     }
 
-    fn move_to(
-        &mut self,
-        source: &Source<'_>,
-        found: &mut Found,
-        target: &Target,
-        order: &Order<'_>,
-    ) -> Result<Ended, Failure> {
+    fn move_to(&mut self, way: &Way<'_>, found: &mut Found) -> Result<Ended, Failure> {
+        let Way { source, target, .. } = *way;
         (self.step)("rename");
         let renamed = self.rename_new(source.dir, source.private, target.dir.as_fd(), &target.name);
         match renamed {
@@ -347,32 +353,26 @@ impl<S: FnMut(&'static str)> Mover<S> {
                 // The kernel looks for the name before it looks at filesystems (link(2); rename(2) between
                 // subvolumes): it may be our own copy.
                 Some(there) if is_elsewhere(&there.raw, &found.raw) => {
-                    self.go_elsewhere(source, found, target, order)
+                    self.go_elsewhere(way, found)
                 }
-                _ => self.taken(source, target),
+                _ => self.taken(way),
             },
-            Err(Errno::EXDEV) => self.go_elsewhere(source, found, target, order),
+            Err(Errno::EXDEV) => self.go_elsewhere(way, found),
             Err(errno) => Err(at("rename to target")(errno)),
         }
     }
 
-    fn go_elsewhere(
-        &mut self,
-        source: &Source<'_>,
-        found: &mut Found,
-        target: &Target,
-        order: &Order<'_>,
-    ) -> Result<Ended, Failure> {
+    fn go_elsewhere(&mut self, way: &Way<'_>, found: &mut Found) -> Result<Ended, Failure> {
         if self.may_copy {
-            self.copy_to(source, found, target, order)
+            self.copy_to(way, found)
         } else {
             Ok(Ended::MustCopy)
         }
     }
 
-    fn taken(&mut self, source: &Source<'_>, target: &Target) -> Result<Ended, Failure> {
+    fn taken(&mut self, way: &Way<'_>) -> Result<Ended, Failure> {
         for n in 1..=NUMBERS_MAX {
-            if look(target.dir.as_fd(), &numbered(source.name, n))?.is_none() {
+            if look(way.target.dir.as_fd(), &numbered(way.source.name, n))?.is_none() {
                 return Ok(Ended::Answer(Disposal::Taken(n)));
             }
         }
@@ -485,6 +485,14 @@ struct Source<'a> {
     private: &'a [u8],
     /// Where it goes, once that is open.
     target: Option<Target>,
+}
+
+/// From where to where, and whose wish it is.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    source: &'a Source<'a>,
+    target: &'a Target,
+    order: &'a Order<'a>,
 }
 
 enum Claim {

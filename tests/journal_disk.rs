@@ -13,7 +13,7 @@ use settled::journal::{Opened, Options, Report};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const SMALL: u32 = 64 * 1024;
 
@@ -33,7 +33,7 @@ fn open(dir: &Path) -> (DiskJournal, Report, Vec<Record>) {
     (journal, report, records)
 }
 
-fn state() -> (tempfile::TempDir, std::path::PathBuf) {
+fn state() -> (tempfile::TempDir, PathBuf) {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("state");
     (temp, dir)
@@ -155,7 +155,7 @@ fn stories() {
     let Ok(story) = std::env::var("JOURNAL_STORY") else {
         return;
     };
-    let dir = std::path::PathBuf::from(std::env::var_os("JOURNAL_DIR").unwrap());
+    let dir = PathBuf::from(std::env::var_os("JOURNAL_DIR").unwrap());
     match story.split_once(' ').unwrap_or((&story, "")) {
         ("hold", _) => {
             let _journal = open(&dir);
@@ -198,6 +198,9 @@ struct KilledAtFlush(Disk, u32);
 impl Storage for KilledAtFlush {
     fn list(&mut self) -> Result<Vec<(File, u64)>, Fault> {
         self.0.list()
+    }
+    fn noted(&mut self) -> Result<Option<u32>, Fault> {
+        self.0.noted()
     }
     fn path(&self, file: File) -> String {
         self.0.path(file)
@@ -285,8 +288,12 @@ fn killed_at_every_flush_keeps_what_was_flushed() {
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    /// Needs root.
-    fn mount(kib: u32) -> SmallDisk {
+    /// With a place for a state directory in it. Needs root: `None` where that is not given.
+    fn mount(kib: u32) -> Option<(SmallDisk, PathBuf)> {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("not run: needs root to mount a small filesystem");
+            return None;
+        }
         let temp = tempfile::tempdir().unwrap();
         nix::mount::mount(
             Some("none"),
@@ -296,7 +303,18 @@ impl SmallDisk {
             Some(format!("size={kib}k,mode=0755").as_str()),
         )
         .unwrap();
-        SmallDisk(temp)
+        let dir = temp.path().join("state");
+        Some((SmallDisk(temp), dir))
+    }
+
+    /// Somebody else fills it.
+    fn fill(&self) {
+        let filled = fs::write(self.hog(), vec![1; 1024 * 1024]);
+        assert_eq!(filled.unwrap_err().raw_os_error(), Some(28));
+    }
+
+    fn hog(&self) -> PathBuf {
+        self.0.path().join("hog")
     }
 }
 
@@ -308,18 +326,12 @@ impl Drop for SmallDisk {
 
 #[test]
 fn a_full_disk_pauses_and_keeps_its_reserve() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("not run: needs root to mount a small filesystem");
+    let Some((disk, dir)) = SmallDisk::mount(512) else {
         return;
-    }
-    let disk = SmallDisk::mount(512);
-    let dir = disk.0.path().join("state");
+    };
     let (mut journal, _, _) = open(&dir);
-    let hog = disk.0.path().join("hog");
     let mut count = 0;
-    // Somebody else fills the disk.
-    let filled = fs::write(&hog, vec![1; 1024 * 1024]);
-    assert_eq!(filled.unwrap_err().raw_os_error(), Some(28));
+    disk.fill();
     while journal.has_room() {
         journal.append(Wall(1), &numbered(count)).unwrap();
         count += 1;
@@ -346,7 +358,7 @@ fn a_full_disk_pauses_and_keeps_its_reserve() {
     assert!(matches!(error, JournalError::NoRoom(_)), "{error}");
     journal.flush().unwrap();
     // When there is room again, it goes on.
-    fs::remove_file(&hog).unwrap();
+    fs::remove_file(disk.hog()).unwrap();
     assert!(journal.try_make_room());
     assert_eq!(journal.no_room(), None);
     for _ in 0..100 {
@@ -356,7 +368,7 @@ fn a_full_disk_pauses_and_keeps_its_reserve() {
     journal.flush().unwrap();
     drop(journal);
     // A start on a full disk finds the segment that was prepared.
-    assert!(fs::write(&hog, vec![1; 1024 * 1024]).is_err());
+    disk.fill();
     let (_, _, records) = open(&dir);
     let numbers: Vec<u64> = records.iter().map(number).collect();
     assert_eq!(numbers, (0..count).collect::<Vec<_>>());
@@ -365,12 +377,9 @@ fn a_full_disk_pauses_and_keeps_its_reserve() {
 /// No room for one more segment, and most of what lies in those there are is history.
 #[test]
 fn a_full_disk_is_compacted_free() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("not run: needs root to mount a small filesystem");
+    let Some((_disk, dir)) = SmallDisk::mount(512) else {
         return;
-    }
-    let disk = SmallDisk::mount(512);
-    let dir = disk.0.path().join("state");
+    };
     let (mut journal, _, _) = open(&dir);
     let mut count = 0;
     while journal.append(Wall(1), &numbered(count)).is_ok() {
@@ -412,12 +421,9 @@ fn a_full_disk_is_compacted_free() {
 
 #[test]
 fn a_read_only_disk_says_so_and_can_be_looked_at() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("not run: needs root to mount a small filesystem");
+    let Some((disk, dir)) = SmallDisk::mount(512) else {
         return;
-    }
-    let disk = SmallDisk::mount(512);
-    let dir = disk.0.path().join("state");
+    };
     let (mut journal, _, _) = open(&dir);
     journal.append(Wall(1), &numbered(1)).unwrap();
     journal.flush().unwrap();
@@ -442,12 +448,9 @@ fn a_read_only_disk_says_so_and_can_be_looked_at() {
 
 #[test]
 fn a_first_start_on_a_full_disk_says_so() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("not run: needs root to mount a small filesystem");
+    let Some((_disk, dir)) = SmallDisk::mount(32) else {
         return;
-    }
-    let disk = SmallDisk::mount(32);
-    let dir = disk.0.path().join("state");
+    };
     let opened = DiskJournal::open(&dir, &options(), false).unwrap();
     let error = opened.replay(|_, _| ()).unwrap_err();
     assert!(matches!(error, JournalError::NoRoom(_)), "{error}");

@@ -4,9 +4,7 @@
 
 mod journal_support;
 
-use settled::core::ask::Version;
-use settled::core::ids::{DirId, JobId};
-use settled::core::record::Record;
+use journal_support::{SETTLED_BYTES, settled as record};
 use settled::core::time::Wall;
 use settled::journal::Options;
 use settled::journal::segment::DiskJournal;
@@ -15,25 +13,6 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-
-/// Like the `settled` record of a file with a name of 30 bytes: 152 bytes in the journal.
-fn record(n: u64) -> Record {
-    Record::Settled {
-        job: JobId(n),
-        dir: DirId(3),
-        name: b"a-file-with-a-name-of-30-bytes".to_vec(),
-        version: Version {
-            ino: n,
-            btime_ns: 1,
-            generation: 0,
-            size: 1,
-            mtime_ns: 1,
-        },
-        ctime_ns: 1,
-        reruns: 0,
-    }
-}
-const RECORD_BYTES: usize = 32 + 8 + 4 + 36 + 8 + 1 + 4 + 30 + 5;
 
 fn place() -> tempfile::TempDir {
     let base = std::env::var_os("JOURNAL_RATE_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
@@ -81,7 +60,7 @@ impl Contender for TheJournal {
 struct Pwrite(File, usize);
 impl Contender for Pwrite {
     fn batch(&mut self, records: u64) {
-        let bytes = vec![1; records as usize * RECORD_BYTES];
+        let bytes = vec![1; records as usize * SETTLED_BYTES];
         if self.1 + bytes.len() > LENGTH {
             self.1 = 0;
         }
@@ -95,7 +74,7 @@ impl Contender for Pwrite {
 struct Mapped(File, Map, usize, bool);
 impl Contender for Mapped {
     fn batch(&mut self, records: u64) {
-        let bytes = vec![1; records as usize * RECORD_BYTES];
+        let bytes = vec![1; records as usize * SETTLED_BYTES];
         if self.2 + bytes.len() > LENGTH {
             self.2 = 0;
         }
@@ -156,7 +135,7 @@ fn append_and_flush() {
                 all[n].push(before.elapsed());
             }
         }
-        println!("{batch} records of {RECORD_BYTES} bytes a flush");
+        println!("{batch} records of {SETTLED_BYTES} bytes a flush");
         let rate = |waits: &Vec<Duration>| {
             waits.len() as f64 / waits.iter().sum::<Duration>().as_secs_f64()
         };
@@ -176,7 +155,7 @@ fn append_and_flush() {
     }
     // What zeros spare: the same writes over blocks that are allocated and were never written.
     let (mut waits, mut at) = (Vec::new(), 0);
-    let bytes = vec![1; RECORD_BYTES];
+    let bytes = vec![1; SETTLED_BYTES];
     for _ in 0..3000 {
         let before = Instant::now();
         unwritten.write_all_at(&bytes, at).unwrap();

@@ -246,16 +246,7 @@ impl Walk<'_> {
                 Ok(frame) if frame.stamp.seq == expected => {
                     let bytes = frame_bytes(frame.body);
                     let taken = self.take(entry.file, at, &frame);
-                    match taken {
-                        Taken::Yes => records += 1,
-                        Taken::BadBody(kind) => {
-                            let (file, storage) = (entry.file, &*reader.storage);
-                            self.damage(storage, file, at, bytes.into(), Why::Body(kind), 1);
-                        }
-                        Taken::UnknownKind(kind) => {
-                            return Err(unknown_kind(reader.storage, entry.file, at, kind));
-                        }
-                    }
+                    records += self.taken(reader.storage, entry.file, at, bytes, taken)?;
                     at += u64::from(bytes);
                     expected = expected.saturating_add(1);
                     continue;
@@ -354,16 +345,8 @@ impl Walk<'_> {
                     if found == Found::Follows {
                         let (stamp, bytes) = (frame.stamp, frame_bytes(frame.body));
                         known = known.max(stamp.flushed.into());
-                        match self.take(entry.file, at, &frame) {
-                            Taken::Yes => records += 1,
-                            Taken::BadBody(kind) => {
-                                let (file, storage) = (entry.file, &*reader.storage);
-                                self.damage(storage, file, at, bytes.into(), Why::Body(kind), 1);
-                            }
-                            Taken::UnknownKind(kind) => {
-                                return Err(unknown_kind(reader.storage, entry.file, at, kind));
-                            }
-                        }
+                        let taken = self.take(entry.file, at, &frame);
+                        records += self.taken(reader.storage, entry.file, at, bytes, taken)?;
                         self.out.tail.push(at);
                         self.expected = Some(stamp.seq.saturating_add(1));
                         at += u64::from(bytes);
@@ -446,6 +429,29 @@ impl Walk<'_> {
         Ok(())
     }
 
+    /// What a record's body came to: how many records that makes.
+    fn taken<S: Storage>(
+        &mut self,
+        storage: &S,
+        file: File,
+        offset: u64,
+        bytes: u32,
+        taken: Taken,
+    ) -> Result<u64, JournalError> {
+        match taken {
+            Taken::Yes => Ok(1),
+            Taken::BadBody(kind) => {
+                self.damage(storage, file, offset, bytes.into(), Why::Body(kind), 1);
+                Ok(0)
+            }
+            Taken::UnknownKind(kind) => Err(JournalError::UnknownKind {
+                path: storage.path(file),
+                offset,
+                kind,
+            }),
+        }
+    }
+
     fn take(&mut self, file: File, offset: u64, frame: &format::Frame) -> Taken {
         match body::decode(frame.kind, frame.body) {
             Ok(record) => {
@@ -475,12 +481,4 @@ enum Taken {
 fn frame_bytes(body: &[u8]) -> u32 {
     let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
     format::padded(length.saturating_add(FRAME_BYTES))
-}
-
-fn unknown_kind<S: Storage>(storage: &S, file: File, offset: u64, kind: u16) -> JournalError {
-    JournalError::UnknownKind {
-        path: storage.path(file),
-        offset,
-        kind,
-    }
 }

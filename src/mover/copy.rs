@@ -1,8 +1,8 @@
 //! Moving to another filesystem: a hidden file beside the target is filled, made durable and renamed, and only then is
 //! the source unlinked.
 
-use super::place::{Target, sync_dir};
-use super::{Ended, Failure, Found, Mover, Order, Refusal, Source, at, look, refused, unlink};
+use super::place::sync_dir;
+use super::{Ended, Failure, Found, Mover, Order, Way, at, look, refused, unlink};
 use crate::core::ask::Disposal;
 use crate::probe::{self, reopen, stat_fd, stat_of};
 use crate::sys::file;
@@ -35,31 +35,26 @@ fn part_name(private: &[u8]) -> Vec<u8> {
 }
 
 impl<S: FnMut(&'static str)> Mover<S> {
-    pub(super) fn copy_to(
-        &mut self,
-        source: &Source<'_>,
-        found: &mut Found,
-        target: &Target,
-        order: &Order<'_>,
-    ) -> Result<Ended, Failure> {
+    pub(super) fn copy_to(&mut self, way: &Way<'_>, found: &mut Found) -> Result<Ended, Failure> {
+        let Way { target, order, .. } = *way;
         let dir = target.dir.as_fd();
         let from = reopen(found.file.as_fd()).map_err(at("open for copy"))?;
         if let Some(there) = look(dir, &target.name)?
             && !there.is_placeholder()
         {
             if !is_copy(from.as_fd(), found, &there)? {
-                return self.taken(source, target);
+                return self.taken(way);
             }
             // An earlier try was stopped before the source's end.
             let copy = reopen(there.file.as_fd()).map_err(at("open copy"))?;
             fsync(copy).map_err(at("fsync copy"))?;
             self.drop_part(dir, order)?;
-            return self.copied(source, found, target, order);
+            return self.copied(way, found);
         }
         let part_name = part_name(order.private);
         let Some(part) = self.open_part(dir, &part_name)? else {
             // Its predecessor renamed it to the target as its last act.
-            return self.copy_to(source, found, target, order);
+            return self.copy_to(way, found);
         };
         let filled = self
             .fill(from.as_fd(), part.as_fd(), &found.raw)
@@ -74,41 +69,30 @@ impl<S: FnMut(&'static str)> Mover<S> {
         };
         if let Some(refusal) = refusal {
             self.drop_part(dir, order)?;
-            return Ok(Ended::Answer(match refusal {
-                Refusal::Changed => Disposal::Changed,
-                Refusal::Busy => Disposal::Busy,
-            }));
+            return Ok(refusal.answer());
         }
         (self.step)("fsync copy");
         fsync(part.as_fd()).map_err(at("fsync copy"))?;
         (self.step)("rename copy");
         match self.rename_new(dir, &part_name, dir, &target.name) {
-            Ok(()) => self.copied(source, found, target, order),
+            Ok(()) => self.copied(way, found),
             Err(Errno::EEXIST) => {
                 self.drop_part(dir, order)?;
-                self.taken(source, target)
+                self.taken(way)
             }
             Err(errno) => Err(at("rename copy")(errno)),
         }
     }
 
     /// The copy has its name: makes that durable, and ends the source, if that is still what was copied.
-    fn copied(
-        &mut self,
-        source: &Source<'_>,
-        found: &mut Found,
-        target: &Target,
-        order: &Order<'_>,
-    ) -> Result<Ended, Failure> {
+    fn copied(&mut self, way: &Way<'_>, found: &mut Found) -> Result<Ended, Failure> {
         (self.step)("fsync target directory");
-        sync_dir(target.dir.as_fd())?;
+        sync_dir(way.target.dir.as_fd())?;
         // All of the above may have taken long.
-        match refused(found, order)? {
-            None => {}
-            Some(Refusal::Changed) => return Ok(Ended::Answer(Disposal::Changed)),
-            Some(Refusal::Busy) => return Ok(Ended::Answer(Disposal::Busy)),
+        if let Some(refusal) = refused(found, way.order)? {
+            return Ok(refusal.answer());
         }
-        self.unlink_source(source)?;
+        self.unlink_source(way.source)?;
         Ok(Ended::Answer(Disposal::Done))
     }
 

@@ -201,6 +201,27 @@ pub fn number(record: &Record) -> u64 {
     }
 }
 
+/// Like the record of a file that has settled, with a name of 30 bytes: what measurements write.
+pub fn settled(n: u64) -> Record {
+    Record::Settled {
+        job: JobId(n),
+        dir: DirId(3),
+        name: b"a-file-with-a-name-of-30-bytes".to_vec(),
+        version: Version {
+            ino: n,
+            btime_ns: 1,
+            generation: 0,
+            size: 1,
+            mtime_ns: 1,
+        },
+        ctime_ns: 1,
+        reruns: 0,
+    }
+}
+
+/// Bytes of [`settled`] in the journal.
+pub const SETTLED_BYTES: usize = (32 + 8 + 4 + 36 + 8 + 1 + 4 + 30_usize).next_multiple_of(8);
+
 /// What a disk writes whole or not at all.
 const SECTOR: usize = 512;
 
@@ -220,8 +241,9 @@ enum Change {
     Truncate(usize),
 }
 
+/// What happens to names: it is seen at once, and survives a power cut for certain after the directory's flush only.
 #[derive(Clone, Debug)]
-enum Naming {
+pub enum Naming {
     Make(File, usize),
     Rename(File, File),
     Remove(File),
@@ -369,7 +391,7 @@ impl Memory {
 }
 
 impl Naming {
-    fn apply(&self, names: &mut BTreeMap<File, usize>) {
+    pub fn apply(&self, names: &mut BTreeMap<File, usize>) {
         match *self {
             Naming::Make(file, inode) => {
                 names.insert(file, inode);

@@ -2,7 +2,7 @@
 //! what was written since the last flush each page is there or not, and each new name, rename and removal is done or
 //! not. The journal's own code works on real files; each image is opened, read, written to and opened again.
 
-use super::journal_support::{Random, number, numbered};
+use super::journal_support::{Naming, Random, number, numbered};
 use super::number_from;
 use settled::core::time::Wall;
 use settled::journal::segment::{Disk, DiskJournal};
@@ -36,13 +36,6 @@ struct Promise {
 
 /// A file, whatever its names are.
 type Inode = usize;
-
-#[derive(Clone, Debug)]
-enum Naming {
-    Make(File, Inode),
-    Rename(File, File),
-    Remove(File),
-}
 
 /// What a power cut leaves for certain, and what it may leave.
 #[derive(Debug, Default)]
@@ -109,6 +102,8 @@ impl Watched {
         } else {
             u64::MAX
         };
+        // Never flushed, and so on the disk at once at worst: it must not know of a segment whose name may be lost.
+        let lock = fs::read(self.dir.join("lock")).unwrap();
         let mut random = known.random.take().unwrap();
         for choice in 0..all.min(known.most) {
             let taken: Vec<bool> = if all <= known.most {
@@ -118,7 +113,7 @@ impl Watched {
             } else {
                 open.iter().map(|_| random.below(2) == 0).collect()
             };
-            known.image(&open, &taken);
+            known.image(&open, &taken, &lock);
         }
         known.random = Some(random);
     }
@@ -139,7 +134,7 @@ fn page(bytes: &[u8], at: usize) -> Vec<u8> {
 }
 
 impl Known {
-    fn image(&mut self, open: &[Open], taken: &[bool]) {
+    fn image(&mut self, open: &[Open], taken: &[bool], lock: &[u8]) {
         let mut names = self.sure_names.clone();
         let mut contents = self.sure.clone();
         // Lengths before pages: what lies behind the end is not there.
@@ -166,6 +161,7 @@ impl Known {
         for (file, inode) in &names {
             fs::write(dir.join(file.to_string()), &contents[*inode]).unwrap();
         }
+        fs::write(dir.join("lock"), lock).unwrap();
         let story = || format!("{names:?}, of {open:?} {taken:?}, {:?}", self.promise);
         let (mut journal, numbers, cut) = open_at(&dir, &story);
         self.torn += u64::from(cut > 0);
@@ -178,24 +174,6 @@ impl Known {
         let (_, again, _) = open_at(&dir, &story);
         let expected: Vec<u64> = numbers.iter().copied().chain(end..end + 3).collect();
         assert_eq!(again, expected, "{}", story());
-    }
-}
-
-impl Naming {
-    fn apply(&self, names: &mut BTreeMap<File, Inode>) {
-        match *self {
-            Naming::Make(file, inode) => {
-                names.insert(file, inode);
-            }
-            Naming::Rename(from, to) => {
-                if let Some(inode) = names.remove(&from) {
-                    names.insert(to, inode);
-                }
-            }
-            Naming::Remove(file) => {
-                names.remove(&file);
-            }
-        }
     }
 }
 
@@ -235,6 +213,10 @@ fn open_at(dir: &Path, story: &dyn Fn() -> String) -> (DiskJournal, Vec<u64>, u6
 impl Storage for Watched {
     fn list(&mut self) -> Result<Vec<(File, u64)>, Fault> {
         self.disk.list()
+    }
+
+    fn noted(&mut self) -> Result<Option<u32>, Fault> {
+        self.disk.noted()
     }
 
     fn path(&self, file: File) -> String {

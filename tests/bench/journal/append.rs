@@ -2,10 +2,8 @@
 //! and one that writes over a file that was written before, which no journal can do but where it has old files to
 //! write over.
 
+use crate::journal_support::{SETTLED_BYTES, settled as record};
 use crate::{Asked, Res, load, median};
-use settled::core::ask::Version;
-use settled::core::ids::{DirId, JobId};
-use settled::core::record::Record;
 use settled::core::time::Wall;
 use settled::journal::segment::{Disk, DiskJournal};
 use settled::journal::{Journal, Options};
@@ -14,26 +12,6 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Like the `settled` record of a file with a name of 30 bytes.
-fn record(n: u64) -> Record {
-    Record::Settled {
-        job: JobId(n),
-        dir: DirId(3),
-        name: b"a-file-with-a-name-of-30-bytes".to_vec(),
-        version: Version {
-            ino: n,
-            btime_ns: 1,
-            generation: 0,
-            size: 1,
-            mtime_ns: 1,
-        },
-        ctime_ns: 1,
-        reruns: 0,
-    }
-}
-
-/// What it takes in the journal.
-const RECORD_BYTES: usize = (32 + 8 + 4 + 36 + 8 + 1 + 4 + 30_usize).next_multiple_of(8);
 /// As long as a segment.
 const LENGTH: usize = 4 * 1024 * 1024;
 /// The daemon compacts when this much lies beyond what is live; here nothing is.
@@ -68,13 +46,13 @@ impl Contender {
                 }
             }
             Contender::Growing(file, at) => {
-                let bytes = vec![1; records * RECORD_BYTES];
+                let bytes = vec![1; records * SETTLED_BYTES];
                 file.write_all_at(&bytes, *at)?;
                 file.sync_data()?;
                 *at += bytes.len() as u64;
             }
             Contender::Over(file, at) => {
-                let bytes = vec![1; records * RECORD_BYTES];
+                let bytes = vec![1; records * SETTLED_BYTES];
                 if *at + bytes.len() > LENGTH {
                     *at = 0;
                 }
@@ -111,7 +89,7 @@ fn contenders(dir: &Path) -> Res<Vec<Contender>> {
 pub(crate) fn run(asked: &Asked) -> Res<()> {
     let rounds = asked.rounds.unwrap_or(15);
     println!(
-        "append and flush; {RECORD_BYTES} bytes a record; {}",
+        "append and flush; {SETTLED_BYTES} bytes a record; {}",
         load()?
     );
     println!(
@@ -142,7 +120,7 @@ pub(crate) fn run(asked: &Asked) -> Res<()> {
         }
         println!(
             "{records} records a flush, {} bytes",
-            records * RECORD_BYTES
+            records * SETTLED_BYTES
         );
         let journal = took[0].clone();
         for ((contender, took), flushes) in all.iter().zip(&mut took).zip(&mut flushes) {

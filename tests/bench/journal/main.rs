@@ -4,6 +4,8 @@
 //! long journal against reading the same bytes, and tells what a remembered file costs in memory.
 
 mod append;
+#[path = "../../journal_support/mod.rs"]
+mod journal_support;
 mod recovery;
 
 use std::error::Error;

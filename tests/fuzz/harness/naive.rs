@@ -1,5 +1,6 @@
 //! The format once more, from `settled-journal(5)` alone and as plainly as it can be said: what the harness
-//! judges the journal's code by. None of it is shared with that code.
+//! judges the journal's code by. None of it is shared with that code, on purpose, though it looks alike in places: a
+//! judge that calls the one it judges finds nothing.
 
 use settled::journal::storage::File;
 
@@ -98,16 +99,19 @@ pub struct Frame<'a> {
     pub body: &'a [u8],
 }
 
-/// The record at this offset.
-pub fn frame(bytes: &[u8], at: usize, start: u32) -> Option<Frame<'_>> {
+/// The length that stands here, and where the record would end; `None` if that makes no sense.
+fn extent(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
     if at + FRAME > bytes.len() {
         return None;
     }
     let length = u32_at(bytes, at + 4) as usize;
     let end = at + length.next_multiple_of(8);
-    if !(FRAME..=LONGEST).contains(&length) || end > bytes.len() {
-        return None;
-    }
+    ((FRAME..=LONGEST).contains(&length) && end <= bytes.len()).then_some((length, end))
+}
+
+/// The record at this offset.
+pub fn frame(bytes: &[u8], at: usize, start: u32) -> Option<Frame<'_>> {
+    let (length, end) = extent(bytes, at)?;
     (u32_at(bytes, at) == crc32c(start, &bytes[at + 4..end])).then(|| Frame {
         at,
         end,
@@ -143,14 +147,7 @@ pub fn chain(bytes: &[u8], start: u32, first_seq: u64, before: u64) -> Vec<Frame
 
 /// Makes the checksum at `at` right, if a length that makes sense stands there; the next record's start.
 pub fn seal(bytes: &mut [u8], at: usize, start: u32) -> Option<usize> {
-    if at + FRAME > bytes.len() {
-        return None;
-    }
-    let length = u32_at(bytes, at + 4) as usize;
-    let end = at + length.next_multiple_of(8);
-    if !(FRAME..=LONGEST).contains(&length) || end > bytes.len() {
-        return None;
-    }
+    let (_, end) = extent(bytes, at)?;
     let crc = crc32c(start, &bytes[at + 4..end]);
     bytes[at..at + 4].copy_from_slice(&crc.to_le_bytes());
     Some(end)
