@@ -298,3 +298,69 @@ fn a_live_directory_never_looks_damaged() {
         looked.unwrap();
     });
 }
+
+/// What `settled journal` ends with, and what it says.
+#[test]
+fn the_command_tells_by_its_status() {
+    let run = |verb: &str, state: &Path| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_settled"))
+            .args(["journal", verb, "--state"])
+            .arg(state)
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    };
+    let (temp, dir) = state();
+    let mut journal = open(&dir);
+    for n in 0..20 {
+        journal.append(Wall(1), &numbered(n)).unwrap();
+        journal.flush().unwrap();
+    }
+    drop(journal);
+    let (status, text, error) = run("verify", &dir);
+    assert_eq!((status, error.as_str()), (Some(0), ""));
+    assert_eq!(text, format!("{}: good\n", dir.display()));
+    let (status, text, error) = run("stat", &dir);
+    assert_eq!((status, error.as_str()), (Some(0), ""));
+    assert!(
+        text.contains("20 records\n") && text.contains("started: 20\n"),
+        "{text}"
+    );
+    let (status, text, error) = run("dump", &dir);
+    assert_eq!((status, error.as_str()), (Some(0), ""));
+    assert_eq!(text.lines().count(), 20);
+
+    let file = dir.join("0000000001.log");
+    let file = fs::OpenOptions::new().write(true).open(file).unwrap();
+    file.write_all_at(&[9; 48], 64 + 48 * 5).unwrap();
+    for verb in ["verify", "stat"] {
+        let (status, text, _) = run(verb, &dir);
+        assert_eq!(status, Some(65), "{verb}");
+        assert!(
+            text.contains("damage: ") && text.contains("offset 304"),
+            "{text}"
+        );
+    }
+    // Among the records there is nothing that is none.
+    let (status, text, error) = run("dump", &dir);
+    assert_eq!((status, text.lines().count()), (Some(65), 19));
+    assert!(error.starts_with("damage: "), "{error}");
+
+    let empty = temp.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    let missing = temp.path().join("missing");
+    for (state, says) in [
+        (&empty, "holds no journal"),
+        (&missing, "No such file"),
+        (&dir.join("lock"), "is not a directory"),
+    ] {
+        let (status, text, error) = run("verify", state);
+        assert_eq!((status, text.as_str()), (Some(66), ""), "{error}");
+        assert!(error.contains(says), "{error}");
+    }
+}

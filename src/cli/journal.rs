@@ -76,7 +76,9 @@ pub(super) fn run(given: &ArgMatches) -> ExitCode {
                 JournalError::Newer { .. }
                 | JournalError::UnknownKind { .. }
                 | JournalError::Damaged(_) => exit::DATAERR,
-                JournalError::Storage(_) | JournalError::NotAJournal(_) => exit::NOINPUT,
+                JournalError::Storage(_)
+                | JournalError::Directory(..)
+                | JournalError::NotAJournal(_) => exit::NOINPUT,
                 _ => exit::IOERR,
             };
             fail(code, &format!("settled journal {verb}: {error}"))
