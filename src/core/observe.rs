@@ -277,7 +277,7 @@ impl Core {
             node.seen = mark;
         }
         // If it is one that was away, its own directories were looked for in vain meanwhile.
-        for id in self.tree.subtree(child) {
+        for id in self.entered(watch, child) {
             self.queue_bind(id);
         }
     }
@@ -299,6 +299,13 @@ impl Core {
         }
         // Selection may depend on the path, and something may have happened on the way.
         for id in self.tree.subtree(moved) {
+            let Some(node) = self.tree.get(id) else {
+                continue;
+            };
+            if id != moved && !self.enters(node.watch, node.parent, &node.name) {
+                self.dir_gone(id);
+                continue;
+            }
             self.bind_is_void(id);
             self.queue_bind(id);
         }

@@ -48,7 +48,10 @@ pub struct Scan {
 impl Core {
     /// Lists the whole watch. One that is under way is followed by another.
     pub(super) fn start_scan(&mut self, watch: u32) {
-        let dirs = self.entered(watch);
+        let Some(root) = self.watches.get(watch as usize).map(|state| state.root) else {
+            return;
+        };
+        let dirs = self.entered(watch, root);
         self.scan_dirs(watch, dirs);
     }
 
@@ -83,12 +86,9 @@ impl Core {
         }
     }
 
-    /// The known directories of a watch that its plan enters, parents first.
-    fn entered(&self, watch: u32) -> Vec<DirId> {
-        let Some(state) = self.watches.get(watch as usize) else {
-            return Vec::new();
-        };
-        let mut all = vec![state.root];
+    /// `top` and the known directories below it that the watch's plan enters, parents first.
+    pub(super) fn entered(&self, watch: u32, top: DirId) -> Vec<DirId> {
+        let mut all = vec![top];
         let mut next = 0;
         while let Some(&dir) = all.get(next) {
             next += 1;
