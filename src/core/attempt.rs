@@ -355,15 +355,19 @@ impl Core {
         self.ask_look(id);
     }
 
-    fn ask_look(&mut self, id: JobId) {
+    pub(super) fn ask_look(&mut self, id: JobId) {
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
         match self.tree.place(job.dir, &job.name) {
             Some(place) => {
+                let lane = place.mount;
+                if !self.may_look(lane, id) {
+                    return;
+                }
                 let path = place.path();
                 self.ask(
-                    ScoutId::Mount(place.mount),
+                    ScoutId::Mount(lane),
                     Question::Probe {
                         place,
                         lock: false,
@@ -372,6 +376,7 @@ impl Core {
                     },
                     Asked::Look {
                         job: id,
+                        lane,
                         path,
                         at: self.now.mono,
                     },

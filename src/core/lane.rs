@@ -2,7 +2,7 @@
 
 use super::ask::Question;
 use super::files::FileKey;
-use super::ids::{DirId, MountId};
+use super::ids::{DirId, JobId, MountId};
 use super::timers::Timer;
 use super::tree::Bind;
 use super::{Asked, Core, ScoutId};
@@ -14,6 +14,9 @@ use std::time::Duration;
 const BINDS_MAX: usize = 16;
 /// Probes in flight for one scout.
 const PROBES_MAX: usize = 512;
+/// Looks at jobs' files in flight for one scout, besides the probes: a job that waits for its look leaves its place to
+/// the next, so that `concurrency` does not bound them.
+const LOOKS_MAX: usize = 32;
 
 /// One mount.
 #[derive(Debug, Default)]
@@ -22,8 +25,11 @@ pub struct Lane {
     pub binds: VecDeque<DirId>,
     /// Candidates to be probed.
     pub probes: VecDeque<FileKey>,
+    /// Jobs whose files are to be looked at.
+    pub looks: VecDeque<JobId>,
     binds_asked: usize,
     probes_asked: usize,
+    looks_asked: usize,
     /// Its scout does not answer.
     pub silent: bool,
 }
@@ -57,6 +63,22 @@ impl Core {
         self.lane(lane).probes_asked -= 1;
     }
 
+    pub(super) fn look_answered(&mut self, lane: MountId) {
+        self.lane(lane).looks_asked -= 1;
+    }
+
+    /// Takes a place for a look, if there is one; else the job waits for it.
+    pub(super) fn may_look(&mut self, lane: MountId, job: JobId) -> bool {
+        let lane = self.lane(lane);
+        let free = lane.looks_asked < LOOKS_MAX;
+        if free {
+            lane.looks_asked += 1;
+        } else {
+            lane.looks.push_back(job);
+        }
+        free
+    }
+
     /// Asks what the lanes have room for.
     pub(super) fn pump(&mut self) {
         let mounts: Vec<MountId> = self
@@ -65,6 +87,7 @@ impl Core {
             .filter(|(_, lane)| {
                 !lane.silent
                     && ((!lane.binds.is_empty() && lane.binds_asked < BINDS_MAX)
+                        || (!lane.looks.is_empty() && lane.looks_asked < LOOKS_MAX)
                         || (!lane.probes.is_empty() && lane.probes_asked < PROBES_MAX))
             })
             .map(|(mount, _)| *mount)
@@ -75,6 +98,12 @@ impl Core {
                     break;
                 };
                 self.ask_bind(mount, dir);
+            }
+            while self.lane(mount).looks_asked < LOOKS_MAX {
+                let Some(job) = self.lane(mount).looks.pop_front() else {
+                    break;
+                };
+                self.ask_look(job);
             }
             while self.lane(mount).probes_asked < PROBES_MAX {
                 let Some(key) = self.lane(mount).probes.pop_front() else {

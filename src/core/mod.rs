@@ -76,6 +76,7 @@ enum Asked {
     },
     Look {
         job: JobId,
+        lane: MountId,
         path: Vec<u8>,
         at: Mono,
     },
@@ -277,7 +278,16 @@ impl Core {
                 self.probe_answered(lane);
                 self.probed(ask, key, path, result);
             }
-            (Asked::Look { job, path, at }, Answer::Probed(result)) => {
+            (
+                Asked::Look {
+                    job,
+                    lane,
+                    path,
+                    at,
+                },
+                Answer::Probed(result),
+            ) => {
+                self.look_answered(lane);
                 self.looked(job, path, at, result);
             }
             (Asked::Dispose { job, path }, Answer::Disposed(result)) => {
