@@ -20,6 +20,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub const SECOND: u64 = 1_000_000_000;
 pub const JOURNAL: u32 = 0x5E77_1ED0;
+/// The calm lasts no longer than this: the hour after which what is remembered is looked through, and some more.
+const REST: u64 = 4_000 * SECOND;
 
 #[derive(Clone, Debug)]
 pub enum Tick {
@@ -79,6 +81,8 @@ pub struct World {
     pub oracle: Oracle,
     pub calm: bool,
     pub active: u64,
+    /// When it has to have come to rest.
+    pub rest_by: u64,
     pub room: bool,
     /// When to look for room again, while there is none.
     pub room_again: Option<u64>,
@@ -109,6 +113,7 @@ impl World {
             oracle,
             calm: false,
             active: 0,
+            rest_by: REST,
             room: true,
             room_again: None,
             tally: Tally::default(),
@@ -165,13 +170,15 @@ impl World {
                 // Promised at the next listing, not before.
                 self.input(0, Input::Command(Command::Rescan));
                 self.active = self.now;
+                // What that finds is run, and a command may change a file unheard again.
+                self.rest_by = self.now + REST;
                 continue;
             }
             if idle {
                 self.finish();
                 break;
             }
-            if self.tally.turns > 60_000 || self.now > 4_000 * SECOND {
+            if self.tally.turns > 60_000 || self.now > self.rest_by {
                 self.oracle.broken(
                     Rule::Rest,
                     format!("it does not come to rest ({} turns)", self.tally.turns),
