@@ -47,13 +47,6 @@ impl Core {
             self.find_replaced(watch);
             self.find_renamed(watch, scan.started, scan.missing, scan.displaced);
             self.dirs_missing(watch, scan.missing_dirs);
-            let watch_of = |key: &FileKey| self.tree.get(key.dir()).map(|node| node.watch);
-            for (key, candidate) in &mut self.candidates {
-                if watch_of(key) == Some(watch) {
-                    // What came while it ran may have left a directory that was listed before.
-                    candidate.compared = candidate.fresh && candidate.seen_at < scan.started;
-                }
-            }
         }
         if first_ever {
             self.append(Record::Scanned { watch: id });
@@ -84,12 +77,7 @@ impl Core {
         if let Some(awaits) = &scan.awaits {
             return !awaits.is_empty();
         }
-        let awaits: BTreeMap<FileKey, bool> = self
-            .candidates
-            .iter()
-            .filter(|(key, candidate)| !candidate.fresh && self.is_in(watch, key.dir()))
-            .map(|(key, _)| (*key, false))
-            .collect();
+        let awaits: BTreeMap<FileKey, bool> = self.unfresh(watch).map(|key| (key, false)).collect();
         let any = !awaits.is_empty();
         for key in awaits.keys() {
             self.queue_probe(*key);
@@ -106,7 +94,7 @@ impl Core {
         any
     }
 
-    fn is_in(&self, watch: u32, dir: DirId) -> bool {
+    pub(super) fn is_in(&self, watch: u32, dir: DirId) -> bool {
         self.tree.get(dir).is_some_and(|node| node.watch == watch)
     }
 
@@ -185,18 +173,12 @@ impl Core {
         if missing.is_empty() && displaced.is_empty() && halves.is_empty() {
             return;
         }
-        let mut found: BTreeMap<u64, (FileKey, DirId, Box<[u8]>)> = BTreeMap::new();
-        for (key, candidate) in &self.candidates {
-            if self.is_in(watch, candidate.dir)
-                && let Some((version, _)) = &candidate.seen
-                && version.btime_ns != 0
-            {
-                found.insert(
-                    version_digest(version),
-                    (*key, candidate.dir, candidate.name.clone()),
-                );
-            }
-        }
+        let wanted = halves.iter().chain(&displaced).chain(&missing);
+        let found = self.seen_as(watch, wanted.map(|(_, digest)| *digest));
+        let mut found: BTreeMap<u64, FileKey> = found
+            .into_iter()
+            .filter_map(|(digest, keys)| Some((digest, *keys.last()?)))
+            .collect();
         let told = self.is_told(watch);
         // Displaced ones go first: a missing one may have had its new name since.
         let displaced = halves
@@ -208,10 +190,10 @@ impl Core {
             .map(|(key, digest)| (key, digest, false));
         for (key, digest, taken) in displaced.chain(missing) {
             match found.remove(&digest) {
-                Some((to, ..)) if to == key => {}
+                Some(to) if to == key => {}
                 // What is remembered may have changed since the listing; or another file has come under the name,
                 // and has a job.
-                Some((to, ..)) if self.version_at(key) != Some(digest) => {
+                Some(to) if self.version_at(key) != Some(digest) => {
                     let known = self.files.get(key).copied();
                     if let Some(known) = known.filter(|known| !known.gone)
                         && known.version == digest
@@ -219,19 +201,20 @@ impl Core {
                         self.adopt(to, known);
                     }
                 }
-                Some((to, to_dir, to_name)) => {
+                Some(to) => {
                     // Events may have come since the listing: the candidate is looked at again.
-                    let candidate = self.candidates.remove(&to);
+                    let Some(mut candidate) = self.candidates.remove(&to) else {
+                        continue;
+                    };
+                    let (to_dir, to_name) = (candidate.dir, candidate.name.clone());
                     if let Some((cookie, watch)) = self.half_at.get(&key).copied() {
                         self.drop_half(cookie, watch);
                     }
                     self.carry(key, to_dir, &to_name);
-                    if let Some(mut candidate) = candidate {
-                        // A close before that was of the file that had the name before.
-                        candidate.closed &= candidate.hinted > started;
-                        self.candidates.insert(to, candidate);
-                        self.queue_probe(to);
-                    }
+                    // A close before that was of the file that had the name before.
+                    candidate.closed &= candidate.hinted > started;
+                    self.candidates.insert(to, candidate);
+                    self.queue_probe(to);
                 }
                 None if taken => {}
                 None if told || missed.contains(&(key, digest)) => self.vanished(key, digest),
@@ -249,12 +232,8 @@ impl Core {
     /// may be one of them.
     fn out_of_sight(&self, watch: u32, missing_dirs: &[DirId]) -> Vec<(FileKey, u64)> {
         let wanted: BTreeSet<u64> = self
-            .candidates
-            .values()
-            .filter(|candidate| {
-                candidate.waits == Waits::ScanEnd && self.is_in(watch, candidate.dir)
-            })
-            .filter_map(|candidate| Some(version_digest(&candidate.seen.as_ref()?.0)))
+            .held(watch, Waits::ScanEnd)
+            .filter_map(|(_, candidate)| Some(version_digest(&candidate.seen.as_ref()?.0)))
             .collect();
         if wanted.is_empty() {
             return Vec::new();
@@ -313,20 +292,14 @@ impl Core {
         if replaced.is_empty() {
             return;
         }
-        let found: Vec<(FileKey, Known)> = self
-            .candidates
-            .iter()
-            .filter(|(key, candidate)| {
-                self.is_in(watch, candidate.dir) && !self.job_of.contains_key(key)
-            })
-            .filter_map(|(key, candidate)| {
-                let (version, _) = candidate.seen.as_ref()?;
-                let known = replaced.get(&version_digest(version))?;
-                (version.btime_ns != 0).then_some((*key, *known))
-            })
-            .collect();
-        for (key, known) in found {
-            self.adopt(key, known);
+        let found = self.seen_as(watch, replaced.keys().copied());
+        for (version, keys) in found {
+            let Some(known) = replaced.get(&version) else {
+                continue;
+            };
+            for key in keys {
+                self.adopt(key, *known);
+            }
         }
     }
 
@@ -407,15 +380,10 @@ impl Core {
     /// is remembered or owed can have become.
     fn release_strangers(&mut self, watch: u32) {
         let mut waiting: BTreeMap<u64, Vec<FileKey>> = BTreeMap::new();
-        for (key, candidate) in &self.candidates {
-            if candidate.waits == Waits::ScanEnd
-                && self.is_in(watch, candidate.dir)
-                && let Some((version, _)) = &candidate.seen
-            {
-                waiting
-                    .entry(version_digest(version))
-                    .or_default()
-                    .push(*key);
+        for (key, candidate) in self.held(watch, Waits::ScanEnd) {
+            if let Some((version, _)) = &candidate.seen {
+                let version = version_digest(version);
+                waiting.entry(version).or_default().push(key);
             }
         }
         if waiting.is_empty() {

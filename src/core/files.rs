@@ -12,6 +12,11 @@ use std::ops::Bound;
 pub struct FileKey(u128);
 
 impl FileKey {
+    /// Not above any other.
+    pub const FIRST: FileKey = FileKey(0);
+    /// Not below any other.
+    pub const LAST: FileKey = FileKey(u128::MAX);
+
     /// The key of `name` in `dir`.
     pub fn new(dir: DirId, name: &[u8]) -> FileKey {
         FileKey::from_hash(dir, name_hash(name))

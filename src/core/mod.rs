@@ -32,6 +32,7 @@ mod renames;
 mod replay;
 mod roots;
 mod scan;
+mod seen;
 mod settle;
 mod sieve;
 mod timers;
@@ -50,6 +51,7 @@ use observe::Stashed;
 use operate::Mode;
 use record::Record;
 use renames::HalfRename;
+use seen::Seen;
 use settle::Candidate;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -96,6 +98,7 @@ pub struct Core {
     tree: Tree,
     files: Files,
     candidates: BTreeMap<FileKey, Candidate>,
+    seen: Seen,
     jobs: BTreeMap<JobId, Job>,
     job_of: BTreeMap<FileKey, JobId>,
     runs: BTreeMap<RunId, JobId>,
@@ -140,6 +143,7 @@ impl Core {
             tree: Tree::default(),
             files: Files::default(),
             candidates: BTreeMap::new(),
+            seen: Seen::default(),
             jobs: BTreeMap::new(),
             job_of: BTreeMap::new(),
             runs: BTreeMap::new(),

@@ -215,8 +215,8 @@ impl Core {
             candidate.signal = Signal::Scan;
             candidate.hinted = self.now.mono;
             candidate.stale = candidate.asked.is_some();
-            candidate.fresh = false;
         }
+        self.none_is_fresh();
         self.rescan_all("the kernel's event queue overflowed");
     }
 

@@ -27,9 +27,9 @@ pub(super) struct HalfRename {
 impl Core {
     /// The file that a candidate was is renamed: an answer on its way is about that one.
     pub(super) fn left_its_name(&mut self, key: FileKey) {
+        self.see(key, None);
+        self.set_fresh(key, false);
         if let Some(candidate) = self.candidates.get_mut(&key) {
-            candidate.seen = None;
-            candidate.fresh = false;
             candidate.stale = candidate.asked.is_some();
         }
     }
@@ -195,8 +195,8 @@ impl Core {
         self.queue_probe(to);
         self.lose_file(to);
         // What a candidate under the old name was seen to be is what went; nothing there may be taken for it.
+        self.see(from, None);
         if let Some(candidate) = self.candidates.get_mut(&from) {
-            candidate.seen = None;
             candidate.asked = None;
             self.queue_probe(from);
         }

@@ -95,8 +95,6 @@ pub struct Candidate {
     pub stale: bool,
     /// `seen` is from after the last event.
     pub fresh: bool,
-    /// A scan that ended since found no remembered file that it can have been.
-    pub compared: bool,
     /// In its lane.
     pub queued: bool,
     /// Times in a row that somebody held it.
@@ -142,7 +140,6 @@ impl Core {
             asked: None,
             stale: false,
             fresh: false,
-            compared: false,
             queued: false,
             refusals: 0,
             waits: Waits::Probe,
@@ -154,19 +151,20 @@ impl Core {
             let seen = (stat.version, stat.ctime_ns);
             if candidate.seen.is_some() || candidate.asked.is_some() || candidate.queued {
                 // Its own probes see what the listing saw, and later.
-                candidate.fresh &= candidate.seen == Some(seen);
+                let fresh = candidate.fresh && candidate.seen == Some(seen);
+                self.set_fresh(key, fresh);
                 return;
             }
-            candidate.seen = Some(seen);
             candidate.seen_at = now;
-            candidate.fresh = true;
+            self.see(key, Some(seen));
+            self.set_fresh(key, true);
         } else {
             candidate.signal = signal;
             candidate.closed |= signal == Signal::Close;
             candidate.hinted = now;
             candidate.refusals = 0;
             candidate.stale = candidate.asked.is_some();
-            candidate.fresh = false;
+            self.set_fresh(key, false);
         }
         self.ask_when_due(key);
     }
@@ -299,7 +297,7 @@ impl Core {
     }
 
     pub(super) fn drop_candidate(&mut self, key: FileKey) {
-        if self.candidates.remove(&key).is_some() {
+        if self.take_candidate(key).is_some() {
             self.timers.clear(Timer::Candidate(key));
             self.scan_awaits_not(key);
         }
@@ -381,17 +379,14 @@ impl Core {
             && candidate.seen.is_some_and(|(before, _)| {
                 (before.ino, before.btime_ns) != (seen.0.ino, seen.0.btime_ns)
             });
-        candidate.compared &= candidate.seen.is_some_and(|(before, _)| {
-            (before.ino, before.btime_ns) == (seen.0.ino, seen.0.btime_ns)
-        });
-        candidate.seen = Some(seen);
+        let closed = candidate.closed;
+        self.see(key, Some(seen));
         if stale {
             // What was asked before the last event says nothing about after it.
             self.ask_when_due(key);
             return;
         }
-        candidate.fresh = true;
-        let closed = candidate.closed;
+        self.set_fresh(key, true);
         if self.is_concluded(watch, key, &facts.stat, closed) {
             self.learn_ctime(key, &facts.stat);
             // A scan under way may have missed it before it came back.
@@ -402,9 +397,7 @@ impl Core {
             return;
         }
         if another {
-            if let Some(candidate) = self.candidates.get_mut(&key) {
-                candidate.waits = Waits::ScanEnd;
-            }
+            self.hold(key, Waits::ScanEnd);
             self.start_scan(watch);
             return;
         }
@@ -629,26 +622,27 @@ impl Core {
     /// The evidence is all there.
     fn settled(&mut self, watch: u32, key: FileKey, stat: Stat) {
         let told = self.is_told(watch);
-        let Some(candidate) = self.candidates.get_mut(&key) else {
+        let Some(candidate) = self.candidates.get(&key) else {
             return;
         };
         let Some(state) = self.watches.get(watch as usize) else {
             return;
         };
         if !self.room || self.mode != Mode::Running {
-            candidate.waits = Waits::Room;
+            self.hold(key, Waits::Room);
             return;
         }
         // A rename of which only the arrival was heard may have begun where no listing has been yet; one of which
         // nothing was heard, where the last listing was before it.
-        let unheard = !candidate.compared && !told;
+        let compared = state
+            .compared
+            .is_some_and(|began| candidate.seen_at < began);
+        let unheard = !compared && !told;
         if (state.scan.is_some() || unheard)
             && (state.history || unheard && state.scanned)
             && self.may_be_known(watch, version_digest(&stat.version))
         {
-            if let Some(candidate) = self.candidates.get_mut(&key) {
-                candidate.waits = Waits::ScanEnd;
-            }
+            self.hold(key, Waits::ScanEnd);
             self.set_poll(watch);
             return;
         }
@@ -670,7 +664,7 @@ impl Core {
                 }
             }
         }
-        let Some(candidate) = self.candidates.remove(&key) else {
+        let Some(candidate) = self.take_candidate(key) else {
             return;
         };
         self.timers.clear(Timer::Candidate(key));
@@ -679,18 +673,7 @@ impl Core {
 
     /// Judges again everything in `watch` that waited for `what`.
     pub(super) fn release(&mut self, watch: u32, what: Waits) {
-        let keys: Vec<FileKey> = self
-            .candidates
-            .iter()
-            .filter(|(key, candidate)| {
-                candidate.waits == what
-                    && self
-                        .tree
-                        .get(key.dir())
-                        .is_some_and(|node| node.watch == watch)
-            })
-            .map(|(key, _)| *key)
-            .collect();
+        let keys: Vec<FileKey> = self.held(watch, what).map(|(key, _)| key).collect();
         for key in keys {
             self.queue_probe(key);
         }
