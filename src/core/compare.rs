@@ -35,7 +35,7 @@ impl Core {
         state.scan_cost_ns = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX);
         state.sieve = None;
         let first_ever = !std::mem::replace(&mut state.scanned_ever, true);
-        state.scanned = true;
+        let first = !std::mem::replace(&mut state.scanned, true);
         let id = state.id;
         // Whatever made another one necessary may have moved files between the listings of this one.
         let again = std::mem::take(&mut state.scan_again);
@@ -53,11 +53,15 @@ impl Core {
         }
         if again {
             self.release_strangers(watch);
-            self.release_jobs(watch);
-            self.start_scan(watch);
         } else {
             self.release(watch, Waits::ScanEnd);
+        }
+        if first {
             self.release_jobs(watch);
+        }
+        if again {
+            self.start_scan(watch);
+        } else {
             self.set_poll(watch);
         }
     }
