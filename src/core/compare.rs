@@ -320,6 +320,9 @@ impl Core {
             ..known
         };
         self.record_dir(key.dir());
+        if let Some(watch) = self.tree.get(key.dir()).map(|node| node.watch) {
+            self.is_known_now(watch, known.version);
+        }
         self.files.put(key, known);
         self.append(remembered(key, &known));
         self.queue_probe(key);

@@ -322,11 +322,7 @@ impl Files {
 
     fn in_dir(&self, dir: DirId) -> impl Iterator<Item = (FileKey, &Known)> {
         let (low, high) = FileKey::range(dir).into_inner();
-        let first = self.leaf(low).map_or(low, |(first, _)| first);
-        self.leaves
-            .range(first..=high)
-            .flat_map(move |(_, leaf)| leaf.iter(leaf.keys.partition_point(|key| *key < low)))
-            .take_while(move |(key, _)| *key <= high)
+        self.iter_from(low).take_while(move |(key, _)| *key <= high)
     }
 
     /// Any file of `dir` that is away.
@@ -388,6 +384,14 @@ impl Files {
     /// All of them, in order.
     pub fn iter(&self) -> impl Iterator<Item = (FileKey, &Known)> {
         self.leaves.values().flat_map(|leaf| leaf.iter(0))
+    }
+
+    /// Those from `low` on, in order.
+    pub fn iter_from(&self, low: FileKey) -> impl Iterator<Item = (FileKey, &Known)> {
+        let first = self.leaf(low).map_or(low, |(first, _)| first);
+        self.leaves
+            .range(first..)
+            .flat_map(move |(_, leaf)| leaf.iter(leaf.keys.partition_point(|key| *key < low)))
     }
 }
 

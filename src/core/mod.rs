@@ -224,6 +224,7 @@ impl Core {
                 Timer::Expire => self.expire(),
                 Timer::Ready => self.say_ready(),
                 Timer::Drain => self.drain_due(),
+                Timer::Sieve(watch) => self.sieve_due(watch),
             }
         }
         self.end_scans();

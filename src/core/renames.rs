@@ -208,6 +208,9 @@ impl Core {
             to_name: to_name.to_vec(),
         });
         if let Some(known) = known {
+            if let Some(watch) = self.tree.get(to_dir).map(|node| node.watch) {
+                self.is_known_now(watch, known.version);
+            }
             self.files.take(from);
             self.files.put(
                 to,

@@ -10,7 +10,6 @@ use super::observe::errno_text;
 use super::operate::Mode;
 use super::record::Record;
 use super::replay::remembered;
-use super::sieve::Sieve;
 use super::time::{Mono, Wall};
 use super::timers::Timer;
 use crate::plan::{Level, OnCtime};
@@ -583,39 +582,6 @@ impl Core {
             };
             self.files.put(key, known);
             self.append(remembered(key, &known));
-        }
-    }
-
-    /// Whether a version may be remembered or owed under any name of the watch. No is certain.
-    fn may_be_known(&mut self, watch: u32, version: u64) -> bool {
-        let Some(state) = self.watches.get(watch as usize) else {
-            return false;
-        };
-        if let Some(sieve) = &state.sieve {
-            return sieve.may_hold(version);
-        }
-        let mut sieve = Sieve::new(self.files.count().0 + self.jobs.len());
-        for (_, known) in self.files.iter().filter(|(_, known)| !known.gone) {
-            sieve.insert(known.version);
-        }
-        for job in self.jobs.values() {
-            sieve.insert(version_digest(&job.version));
-        }
-        let answer = sieve.may_hold(version);
-        if let Some(state) = self.watches.get_mut(watch as usize) {
-            state.sieve = Some(sieve);
-        }
-        answer
-    }
-
-    /// A version is remembered or owed from now on.
-    pub(super) fn is_known_now(&mut self, watch: u32, version: u64) {
-        if let Some(sieve) = self
-            .watches
-            .get_mut(watch as usize)
-            .and_then(|state| state.sieve.as_mut())
-        {
-            sieve.insert(version);
         }
     }
 

@@ -1,13 +1,29 @@
 //! A set of versions that may say yes too often and never no: small and quick for a million files.
 
+use super::Core;
+use super::files::{FileKey, version_digest};
+use super::ids::JobId;
+use super::settle::Waits;
+use super::timers::Timer;
+use std::time::Duration;
+
 /// Bits for each version: with four probes one in some four hundred strangers is taken for a member.
 const BITS: usize = 16;
 const PROBES: u32 = 4;
+/// Files and jobs that are added in one turn, at most: well below a millisecond each. A job's version has to be hashed.
+const FILES_MAX: usize = 20_000;
+const JOBS_MAX: usize = 1_000;
+/// Between such turns.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// The set. It grows only; what no longer belongs to it goes when it is made anew.
 #[derive(Debug)]
 pub struct Sieve {
     words: Vec<u64>,
+    /// The first file that is not added yet, if there is one; what becomes known meanwhile is added at once.
+    files: Option<FileKey>,
+    /// The same of jobs.
+    jobs: Option<JobId>,
 }
 
 impl Sieve {
@@ -16,6 +32,8 @@ impl Sieve {
         let bits = (members.max(64) * BITS).next_power_of_two();
         Sieve {
             words: vec![0; bits / 64],
+            files: Some(FileKey::FIRST),
+            jobs: Some(JobId(0)),
         }
     }
 
@@ -38,6 +56,11 @@ impl Sieve {
         }
     }
 
+    /// Whether anything is still to be added.
+    fn fills(&self) -> bool {
+        self.files.is_some() || self.jobs.is_some()
+    }
+
     /// Whether a version may have been added. No is certain.
     pub fn may_hold(&self, version: u64) -> bool {
         self.places(version)
@@ -45,11 +68,88 @@ impl Sieve {
     }
 }
 
+impl Core {
+    /// Whether a version may be remembered or owed under any name of the watch. No is certain.
+    pub(super) fn may_be_known(&mut self, watch: u32, version: u64) -> bool {
+        let members = self.files.count().0 + self.jobs.len();
+        let Some(state) = self.watches.get_mut(watch as usize) else {
+            return false;
+        };
+        if state.sieve.is_none() {
+            state.sieve = Some(Sieve::new(members));
+            self.fill_sieve(watch);
+        }
+        let state = self.watches.get(watch as usize);
+        state
+            .and_then(|state| state.sieve.as_ref())
+            .is_some_and(|sieve| sieve.fills() || sieve.may_hold(version))
+    }
+
+    /// A version is remembered or owed from now on.
+    pub(super) fn is_known_now(&mut self, watch: u32, version: u64) {
+        if let Some(sieve) = self
+            .watches
+            .get_mut(watch as usize)
+            .and_then(|state| state.sieve.as_mut())
+        {
+            sieve.insert(version);
+        }
+    }
+
+    /// More is to be added to a watch's sieve. When that was all, what waits because it was not is judged again.
+    pub(super) fn sieve_due(&mut self, watch: u32) {
+        self.fill_sieve(watch);
+        let state = self.watches.get(watch as usize);
+        if state
+            .and_then(|state| state.sieve.as_ref())
+            .is_some_and(|sieve| !sieve.fills())
+        {
+            self.release(watch, Waits::ScanEnd);
+        }
+    }
+
+    fn fill_sieve(&mut self, watch: u32) {
+        let Some(sieve) = self
+            .watches
+            .get_mut(watch as usize)
+            .and_then(|state| state.sieve.as_mut())
+        else {
+            return;
+        };
+        if let Some(first) = sieve.files.take() {
+            for (n, (key, known)) in self.files.iter_from(first).enumerate() {
+                if n == FILES_MAX {
+                    sieve.files = Some(key);
+                    break;
+                }
+                if !known.gone {
+                    sieve.insert(known.version);
+                }
+            }
+        }
+        if let Some(first) = sieve.jobs.take() {
+            for (n, (id, job)) in self.jobs.range(first..).enumerate() {
+                if n == JOBS_MAX {
+                    sieve.jobs = Some(*id);
+                    break;
+                }
+                sieve.insert(version_digest(&job.version));
+            }
+        }
+        if sieve.fills() {
+            self.timers
+                .set(Timer::Sieve(watch), self.now.mono.after(PAUSE));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::core::ask::Version;
-    use crate::core::files::version_digest;
+    use crate::core::files::{Known, version_digest};
+    use crate::core::ids::DirId;
+    use crate::plan::{Plan, WatchPlan};
 
     fn digest(ino: u64) -> u64 {
         version_digest(&Version {
@@ -67,5 +167,54 @@ mod tests {
             .filter(|ino| sieve.may_hold(digest(*ino)))
             .count();
         assert!(strangers < 400, "{strangers} of 20,000");
+    }
+
+    #[test]
+    fn it_is_filled_in_turns_and_says_perhaps_until_then() {
+        let plan = Plan {
+            daemon: crate::config::daemon_defaults("/var/lib/settled".into()),
+            watches: vec![WatchPlan::placeholder("a")],
+        };
+        let mut core = Core::new(plan, 1);
+        let root = core.tree.add(0, DirId(0), b"");
+        let known = |ino| Known {
+            version: digest(ino),
+            ctime: 1,
+            at_s: 1,
+            gone: false,
+            away: false,
+            mark: 0,
+        };
+        let key = |ino: u64| FileKey::new(root, &ino.to_le_bytes());
+        let files = 2 * FILES_MAX as u64 + 2;
+        (0..files).for_each(|ino| core.files.put(key(ino), known(ino)));
+        let strangers = (files..files + 100).collect::<Vec<u64>>();
+        assert!(
+            strangers
+                .iter()
+                .all(|ino| core.may_be_known(0, digest(*ino)))
+        );
+        // The last file of all goes where the sieve has been already.
+        let mut all: Vec<FileKey> = (0..files).map(key).collect();
+        all.sort_unstable();
+        let last = (0..files).find(|ino| Some(&key(*ino)) == all.last());
+        let last = last.expect("a last one");
+        let name = (files..)
+            .find(|name| Some(&key(*name)) < all.first())
+            .expect("a lower one");
+        core.carry(key(last), root, &name.to_le_bytes());
+        core.sieve_due(0);
+        assert!(
+            strangers
+                .iter()
+                .all(|ino| core.may_be_known(0, digest(*ino)))
+        );
+        core.sieve_due(0);
+        assert!(
+            strangers
+                .iter()
+                .any(|ino| !core.may_be_known(0, digest(*ino)))
+        );
+        assert!((0..files).all(|ino| core.may_be_known(0, digest(ino))));
     }
 }

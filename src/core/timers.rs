@@ -35,6 +35,8 @@ pub enum Timer {
     Ready,
     /// `drain` is over, or the next step after it.
     Drain,
+    /// More of what is remembered is to be added to a watch's sieve.
+    Sieve(u32),
 }
 
 /// All armed timers; each has one deadline.
