@@ -484,11 +484,14 @@ impl Core {
             job.version = stat.version;
             job.ctime_ns = stat.ctime_ns;
         }
+        let (dir, name, watch) = (job.dir, job.name.clone(), job.watch);
         if job.version == stat.version {
+            if accept {
+                self.half_learns(FileKey::new(dir, &name));
+            }
             self.done(id, end);
             return;
         }
-        let (dir, name, watch) = (job.dir, job.name.clone(), job.watch);
         self.log_job(Level::Info, id, || {
             "superseded: the file changed while its job ran".into()
         });

@@ -74,6 +74,28 @@ impl Core {
         Some(known.version)
     }
 
+    /// A file was looked at under the name that it had before a rename whose other half is not there yet: that
+    /// version is the one to be found under its new name.
+    pub(super) fn half_learns(&mut self, key: FileKey) {
+        let Some(at) = self.half_at.get(&key).copied() else {
+            return;
+        };
+        let version = self.version_at(key);
+        let Some(half) = self.renames.get_mut(&at).filter(|half| !half.is_dir) else {
+            return;
+        };
+        let before = std::mem::replace(&mut half.version, version);
+        let (_, watch) = at;
+        if let Some(before) = before
+            && self.half_of.get(&(watch, before)) == Some(&at)
+        {
+            self.half_of.remove(&(watch, before));
+        }
+        if let Some(version) = version {
+            self.half_of.insert((watch, version), at);
+        }
+    }
+
     pub(super) fn drop_half(&mut self, cookie: u32, watch: u32) -> Option<HalfRename> {
         let half = self.renames.remove(&(cookie, watch))?;
         self.half_at.remove(&FileKey::new(half.dir, &half.name));
