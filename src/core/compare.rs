@@ -371,6 +371,10 @@ impl Core {
 
     /// A complete listing did not show this version. What came under the name since then stays.
     pub(super) fn vanished(&mut self, key: FileKey, version: u64) {
+        if self.half_at.contains_key(&key) {
+            // It went by a rename: where to, its other half, a listing or the end of the wait for them says.
+            return;
+        }
         let mark = self.tree.get(key.dir()).map_or(0, |node| node.mark);
         let known = self.files.get(key);
         if known.is_some_and(|known| known.version == version && known.mark != mark && !known.away)
