@@ -232,16 +232,9 @@ impl Core {
         }
     }
 
-    /// What is remembered or owed of files whose directory is away or was not seen, as far as anything waits that
-    /// may be one of them.
+    /// What is remembered or owed of files whose directory is away or was not seen, as far as there is a candidate
+    /// that may be one of them: whatever it waits for, no later comparison has both.
     fn out_of_sight(&self, watch: u32, missing_dirs: &[DirId]) -> Vec<(FileKey, u64)> {
-        let wanted: BTreeSet<u64> = self
-            .held(watch, Waits::ScanEnd)
-            .filter_map(|(_, candidate)| Some(version_digest(&candidate.seen.as_ref()?.0)))
-            .collect();
-        if wanted.is_empty() {
-            return Vec::new();
-        }
         // A directory that could not be listed says nothing; a file that was in it and is found elsewhere does.
         let unlisted = self
             .tree
@@ -253,6 +246,19 @@ impl Core {
             .flat_map(|dir| self.tree.subtree(*dir))
             .chain(unlisted)
             .collect();
+        let (_, fading) = self.files.count();
+        if unseen.is_empty() && fading == 0 {
+            return Vec::new();
+        }
+        let wanted: BTreeSet<u64> = self
+            .candidates
+            .values()
+            .filter(|candidate| self.is_in(watch, candidate.dir))
+            .filter_map(|candidate| Some(version_digest(&candidate.seen.as_ref()?.0)))
+            .collect();
+        if wanted.is_empty() {
+            return Vec::new();
+        }
         let known = self
             .files
             .iter()
