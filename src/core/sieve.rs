@@ -76,7 +76,12 @@ impl Core {
             return false;
         };
         if state.sieve.is_none() {
-            state.sieve = Some(Sieve::new(members));
+            let mut sieve = Sieve::new(members + state.replaced.len());
+            // What the scan's end is to find again, though others have come under its names.
+            for version in state.replaced.keys() {
+                sieve.insert(*version);
+            }
+            state.sieve = Some(sieve);
             self.fill_sieve(watch);
         }
         let state = self.watches.get(watch as usize);
