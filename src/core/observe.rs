@@ -154,6 +154,7 @@ impl Core {
         }
         if bits & (mask::MOVED_TO | mask::CREATE) != 0 {
             self.name_is_back(dir, name);
+            self.name_is_taken(watch, FileKey::new(dir, name));
         }
         if bits & mask::MOVED_FROM != 0 {
             // A file that is not selected has nothing to carry along.

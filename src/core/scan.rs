@@ -437,6 +437,21 @@ impl Core {
         }
     }
 
+    /// An event says that another file has come under a name while a scan is under way, whose listing is not asked
+    /// about that name: what had it may have been renamed, and nothing told.
+    pub(super) fn name_is_taken(&mut self, watch: u32, key: FileKey) {
+        let Some(version) = self.version_at(key) else {
+            return;
+        };
+        if let Some(scan) = self
+            .watches
+            .get_mut(watch as usize)
+            .and_then(|watch| watch.scan.as_mut())
+        {
+            scan.displaced.push((key, version));
+        }
+    }
+
     /// A listing is complete: what it did not show is missing.
     pub(super) fn listed(&mut self, dir: DirId) {
         let Some(node) = self.tree.get(dir) else {
