@@ -280,13 +280,15 @@ impl Files {
         }
     }
 
-    /// A listing saw the file. What is remembered now, if it was away before.
-    pub fn mark(&mut self, key: FileKey, mark: u8) -> Option<Known> {
+    /// A listing saw the name, and which `version` has it where that is certain. What is remembered now, if the file
+    /// was away before and this is the one: another under its name says nothing about it.
+    pub fn mark(&mut self, key: FileKey, mark: u8, version: Option<&Version>) -> Option<Known> {
         let known = self.get_mut(key)?;
         known.mark = mark;
-        if !std::mem::take(&mut known.away) {
+        if !known.away || version.map(version_digest) != Some(known.version) {
             return None;
         }
+        known.away = false;
         let known = *known;
         self.gone -= usize::from(!known.gone);
         Some(known)
@@ -417,7 +419,7 @@ mod tests {
         }
         assert_eq!(files.of_dir(a).len(), 3);
         assert!(files.of_dir(a).iter().all(|key| key.dir() == a));
-        assert_eq!(files.mark(FileKey::new(a, b"x"), 7), None);
+        assert_eq!(files.mark(FileKey::new(a, b"x"), 7, None), None);
         assert_eq!(files.unmarked(a, 7).len(), 2);
         assert!(files.set_gone(FileKey::new(a, b"y"), 10));
         assert!(!files.set_gone(FileKey::new(a, b"y"), 11));

@@ -480,9 +480,14 @@ impl Core {
         self.set_expiry();
     }
 
-    /// A listing saw the file.
-    pub(super) fn file_seen(&mut self, key: FileKey, mark: u8) {
-        if let Some(known) = self.files.mark(key, mark) {
+    /// A listing saw the name; see [`super::files::Files::mark`].
+    pub(super) fn file_seen(
+        &mut self,
+        key: FileKey,
+        mark: u8,
+        version: Option<&super::ask::Version>,
+    ) {
+        if let Some(known) = self.files.mark(key, mark, version) {
             self.append(remembered(key, &known));
         }
     }

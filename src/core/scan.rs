@@ -320,7 +320,7 @@ impl Core {
                 Err(_) => {
                     // There, but not to be looked at: not missing.
                     let key = FileKey::new(dir, &name);
-                    self.file_seen(key, mark);
+                    self.file_seen(key, mark, None);
                     self.mark_job(key, mark);
                     if let Some(child) = self.tree.child(dir, &name)
                         && let Some(node) = self.tree.get_mut(child)
@@ -393,13 +393,13 @@ impl Core {
         }
         let key = FileKey::new(dir, name);
         if self.told.contains(&key) {
-            self.file_seen(key, mark);
+            self.file_seen(key, mark, None);
             self.mark_job(key, mark);
             return;
         }
         self.find_half(watch, dir, name, &stat.version);
         self.note_displaced(watch, key, &stat.version);
-        self.file_seen(key, mark);
+        self.file_seen(key, mark, Some(&stat.version));
         self.mark_job(key, mark);
         if self.is_concluded(watch, key, &stat, false) {
             return;

@@ -390,7 +390,7 @@ impl Core {
             self.learn_ctime(key, &facts.stat);
             // A scan under way may have missed it before it came back.
             let mark = self.tree.get(dir).map_or(0, |node| node.mark);
-            self.file_seen(key, mark);
+            self.file_seen(key, mark, Some(&facts.stat.version));
             self.mark_job(key, mark);
             self.drop_candidate(key);
             return;
