@@ -162,9 +162,11 @@ pub struct Ran {
     pub version: Version,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Count {
     pub done: u64,
+    /// Below the root, as they settled: the names under which it was concluded.
+    pub names: BTreeSet<Vec<u8>>,
     /// Of those, with the file left where it is.
     pub left: u64,
     pub baseline: u64,

@@ -14,10 +14,13 @@ impl Oracle {
             let count = self
                 .counts
                 .get(&(*watch, *version))
-                .copied()
+                .cloned()
                 .unwrap_or_default();
             let plan = &self.watches[*watch].plan;
-            if count.done + count.baseline < paths.len() as u64 {
+            // "A file that is in a watched tree, selected, and at rest is dispatched": each of its names was, and
+            // under `accept` the first one's command may have made what the second one's concludes.
+            let done = count.done.max(count.names.len() as u64);
+            if done + count.baseline < paths.len() as u64 {
                 let text = format!(
                     "watch {}, {} ({version:?}): {} names, concluded {} times",
                     plan.name,

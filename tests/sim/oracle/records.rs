@@ -322,6 +322,7 @@ impl Oracle {
         }
         if matches!(outcome, Outcome::Done | Outcome::Dead | Outcome::Held) {
             let count = self.counts.entry((ledger.watch, *version)).or_default();
+            count.names.insert(ledger.rel.clone());
             // `accept` concludes what lies there without having run on it: no repetition.
             if !accepted || count.done == 0 {
                 count.done += 1;
