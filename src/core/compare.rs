@@ -377,7 +377,7 @@ impl Core {
 
     /// A complete listing did not show this version. What came under the name since then stays.
     pub(super) fn vanished(&mut self, key: FileKey, version: u64) {
-        if self.half_at.contains_key(&key) {
+        if self.half_is_of(key, version) {
             // It went by a rename: where to, its other half, a listing or the end of the wait for them says.
             return;
         }

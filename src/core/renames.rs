@@ -96,6 +96,12 @@ impl Core {
         }
     }
 
+    /// Whether that version went from that name by a rename whose other half may come.
+    pub(super) fn half_is_of(&self, key: FileKey, version: u64) -> bool {
+        let half = self.half_at.get(&key).and_then(|at| self.renames.get(at));
+        half.is_some_and(|half| half.version == Some(version))
+    }
+
     pub(super) fn drop_half(&mut self, cookie: u32, watch: u32) -> Option<HalfRename> {
         let half = self.renames.remove(&(cookie, watch))?;
         self.half_at.remove(&FileKey::new(half.dir, &half.name));
