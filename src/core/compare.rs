@@ -6,6 +6,7 @@ use super::ids::DirId;
 use super::record::Record;
 use super::replay::remembered;
 use super::settle::Waits;
+use super::sieve::Sieve;
 use super::time::Mono;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -259,20 +260,24 @@ impl Core {
         if wanted.is_empty() {
             return Vec::new();
         }
+        // All files are gone over for what is away; hashing and looking up is for few of them.
         let known = self
             .files
             .iter()
             .filter(|(key, known)| {
                 !known.gone
+                    && (known.away || !unseen.is_empty() && unseen.contains(&key.dir()))
                     && wanted.contains(&known.version)
-                    && (known.away || unseen.contains(&key.dir()))
                     && self.is_in(watch, key.dir())
             })
             .map(|(key, known)| (key, known.version));
-        let owed = self.job_of.iter().filter_map(|(key, id)| {
-            let version = version_digest(&self.jobs.get(id)?.version);
-            (unseen.contains(&key.dir()) && wanted.contains(&version)).then_some((*key, version))
-        });
+        let owed = unseen
+            .iter()
+            .flat_map(|dir| self.job_of.range(FileKey::range(*dir)))
+            .filter_map(|(key, id)| {
+                let version = version_digest(&self.jobs.get(id)?.version);
+                wanted.contains(&version).then_some((*key, version))
+            });
         known.chain(owed).collect()
     }
 
@@ -397,8 +402,10 @@ impl Core {
     /// is remembered or owed can have become.
     fn release_strangers(&mut self, watch: u32) {
         let mut waiting: BTreeMap<u64, Vec<FileKey>> = BTreeMap::new();
+        let mut inos = BTreeSet::new();
         for (key, candidate) in self.held(watch, Waits::ScanEnd) {
             if let Some((version, _)) = &candidate.seen {
+                inos.insert(version.ino);
                 let version = version_digest(version);
                 waiting.entry(version).or_default().push(key);
             }
@@ -406,8 +413,12 @@ impl Core {
         if waiting.is_empty() {
             return;
         }
+        // Nearly all files are strangers to all of them: that is to be found out quickly.
+        let mut sieve = Sieve::new(waiting.len());
+        waiting.keys().for_each(|version| sieve.insert(*version));
         for (key, known) in self.files.iter() {
             if !known.gone
+                && sieve.may_hold(known.version)
                 && let Some(keys) = waiting.get_mut(&known.version)
                 && self.is_in(watch, key.dir())
             {
@@ -415,7 +426,9 @@ impl Core {
             }
         }
         for job in self.jobs.values().filter(|job| job.watch == watch) {
-            if let Some(keys) = waiting.get_mut(&version_digest(&job.version)) {
+            if inos.contains(&job.version.ino)
+                && let Some(keys) = waiting.get_mut(&version_digest(&job.version))
+            {
                 let key = FileKey::new(job.dir, &job.name);
                 keys.retain(|waits| *waits == key);
             }
