@@ -264,7 +264,10 @@ impl Row<'_> {
             Record::Started { job, attempt, slot } => {
                 self.number("job", job.0);
                 self.number("attempt", *attempt);
-                self.number("slot", *slot);
+                // The older kind has none, and is shown as it always was.
+                if *slot != 0 {
+                    self.number("slot", *slot);
+                }
             }
             Record::Ended {
                 job,
