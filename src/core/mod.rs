@@ -14,6 +14,7 @@
 pub mod ask;
 pub mod files;
 pub mod ids;
+pub mod protocol;
 pub mod record;
 pub mod select;
 pub mod template;
