@@ -20,16 +20,22 @@ pub enum Phase {
     Ready,
     /// Waits for its next attempt.
     Backoff,
-    /// A child runs.
+    /// Dead, and holds up those behind it.
+    Halted,
+    /// A process of an earlier life of the daemon may still make its last attempt.
+    Orphaned {
+        /// The slot whose lock that one holds.
+        slot: u32,
+    },
+    /// A scout looks once more before the job is handed to a worker.
+    Handing {
+        /// Which.
+        run: RunId,
+    },
+    /// A child, or a worker, is at it.
     Running {
         /// Which.
         run: RunId,
-        /// Since when.
-        since: Mono,
-        /// What was sent to its group: 0, SIGTERM or SIGKILL.
-        sent: i32,
-        /// `timeout` was what ended it.
-        timed_out: bool,
     },
     /// The child found another version or none: a scout looks which.
     Looking,
@@ -64,6 +70,10 @@ pub struct Job {
     pub ctime_ns: i64,
     /// When.
     pub settled: Wall,
+    /// When it was looked at last before it settled.
+    pub seen: Mono,
+    /// When a worker was given it.
+    pub handed: Mono,
     /// How long the last attempt took.
     pub ran: Duration,
     /// Jobs in a row before this one that changed their own file.
@@ -74,6 +84,10 @@ pub struct Job {
     pub counted: u32,
     /// The last attempt was cut short by a crash or stop.
     pub cut_short: bool,
+    /// The slot of the attempt that was cut short; 0 is none.
+    pub slot: u32,
+    /// It failed together with others, and is run alone from now on.
+    pub alone: bool,
     /// Not before (durable).
     pub not_before: Wall,
     /// See [`Phase`].
@@ -95,6 +109,8 @@ pub struct Job {
     pub pinned: bool,
     /// What it was put in the queue by: its directory may be renamed while it waits there.
     pub by: Box<[u8]>,
+    /// The same: nothing was begun for it then.
+    pub fresh: bool,
 }
 
 impl Core {
@@ -121,11 +137,15 @@ impl Core {
             version: stat.version,
             ctime_ns: stat.ctime_ns,
             settled: self.now.wall,
+            seen: self.now.mono,
+            handed: Mono::default(),
             ran: Duration::ZERO,
             reruns: candidate.reruns,
             begun: 0,
             counted: 0,
             cut_short: false,
+            slot: 0,
+            alone: false,
             not_before: Wall(0),
             phase: Phase::Ready,
             outcome: None,
@@ -136,6 +156,7 @@ impl Core {
             key: Box::default(),
             pinned: false,
             by: Box::default(),
+            fresh: true,
         };
         self.is_known_now(watch, version_digest(&stat.version));
         self.jobs.insert(id, job);
@@ -200,6 +221,16 @@ impl Core {
         Some(f(&values, &watch.plan))
     }
 
+    /// The same, with the job's own key.
+    pub(super) fn of_job<T>(
+        &self,
+        id: JobId,
+        f: impl FnOnce(&Values, &WatchPlan) -> T,
+    ) -> Option<T> {
+        let key = self.jobs.get(&id)?.key.clone();
+        self.with_values(id, &key, f)
+    }
+
     fn rank(&self, id: JobId) -> Rank {
         let by = match self.jobs.get(&id).and_then(|job| {
             let watch = self.watches.get(job.watch as usize)?;
@@ -212,7 +243,8 @@ impl Core {
             }
             Some((_, Order::Arrival)) | None => Box::default(),
         };
-        Rank { by, job: id }
+        let fresh = self.jobs.get(&id).is_some_and(|job| job.begun == 0);
+        Rank { fresh, by, job: id }
     }
 
     pub(super) fn enqueue(&mut self, id: JobId) {
@@ -221,12 +253,10 @@ impl Core {
             return;
         };
         job.by = rank.by.clone();
+        job.fresh = rank.fresh;
         job.phase = Phase::Ready;
-        let (key, begun) = (job.key.clone(), job.begun > 0);
+        let key = job.key.clone();
         if let Some(watch) = self.watches.get_mut(job.watch as usize) {
-            if begun {
-                watch.queue.hold(id, &key);
-            }
             watch.queue.push(rank, &key);
         }
     }
@@ -238,11 +268,13 @@ impl Core {
             return;
         };
         let rank = Rank {
+            fresh: job.fresh,
             by: job.by.clone(),
             job: id,
         };
         let key = job.key.clone();
         if let Some(watch) = self.watches.get_mut(job.watch as usize) {
+            watch.halted.remove(&id);
             watch.queue.remove(&rank, &key);
         }
     }
@@ -260,6 +292,9 @@ impl Core {
             // Begun, and not over: it keeps its key.
             Phase::Ready
             | Phase::Backoff
+            | Phase::Halted
+            | Phase::Orphaned { .. }
+            | Phase::Handing { .. }
             | Phase::Running { .. }
             | Phase::Looking
             | Phase::PostLook { .. } => {
@@ -320,7 +355,7 @@ impl Core {
         let Some((id, phase)) = self.live_phase(key) else {
             return;
         };
-        if matches!(phase, Phase::Ready | Phase::Backoff) {
+        if matches!(phase, Phase::Ready | Phase::Backoff | Phase::Halted) {
             self.log_job(Level::Info, id, || "gone before its attempt".into());
             self.conclude(id, Outcome::Gone, None, Vec::new());
         }
@@ -389,9 +424,8 @@ impl Core {
             Disposition::Keep => Disposal::Keep,
             Disposition::Delete => Disposal::Delete,
             Disposition::Move { to, flatten } => {
-                let key = job.key.clone();
                 let dir = self
-                    .with_values(id, &key, |values, _| to.expand_dir(values))
+                    .of_job(id, |values, _| to.expand_dir(values))
                     .unwrap_or_default();
                 let rel = if *flatten {
                     job.name.to_vec()
@@ -458,7 +492,7 @@ impl Core {
             return;
         };
         match phase {
-            Phase::Running { .. } | Phase::Disposing { .. } => {
+            Phase::Running { .. } | Phase::Orphaned { .. } | Phase::Disposing { .. } => {
                 if let Some(job) = self.jobs.get_mut(&id) {
                     job.displaced = true;
                 }
@@ -467,7 +501,11 @@ impl Core {
             Phase::PostLook { end } => {
                 self.conclude(id, Outcome::Superseded, Some(end), Vec::new());
             }
-            Phase::Ready | Phase::Backoff | Phase::Looking => self.supersede(id),
+            Phase::Handing { run } => {
+                self.not_handed(id, run);
+                self.supersede(id);
+            }
+            Phase::Ready | Phase::Backoff | Phase::Halted | Phase::Looking => self.supersede(id),
         }
     }
 

@@ -5,7 +5,8 @@
 //! * `settle`  hints to arrivals: the ladder of evidence
 //! * `queue`   which job next
 //! * `job`     from arrival to conclusion
-//! * `attempt` what starts now, and what its end means
+//! * `attempt` what starts now; `runs`, `workers` the processes; `orphans` those of an earlier life
+//! * `ends`    what the end of an attempt means; `looks`, `halt`
 //! * `dispose` what happens to the file afterwards
 //! * `replay`  the journal's records back to state, and state to records
 //! * `operate` reload, drain, the state in words
@@ -23,15 +24,21 @@ mod vocabulary;
 
 mod attempt;
 mod compare;
+mod deliver;
 mod dispose;
+mod ends;
+mod halt;
 mod job;
 mod lane;
+mod looks;
 mod observe;
 mod operate;
+mod orphans;
 mod queue;
 mod renames;
 mod replay;
 mod roots;
+mod runs;
 mod scan;
 mod seen;
 mod settle;
@@ -39,6 +46,7 @@ mod sieve;
 mod timers;
 mod tree;
 mod watch;
+mod workers;
 
 pub use vocabulary::*;
 
@@ -50,8 +58,10 @@ use job::{Job, Phase};
 use lane::Lane;
 use observe::Stashed;
 use operate::Mode;
+use orphans::Orphan;
 use record::Record;
 use renames::HalfRename;
+use runs::{Run, Slots};
 use seen::Seen;
 use settle::Candidate;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -60,6 +70,7 @@ use time::{Mono, Now};
 use timers::{Timer, Timers};
 use tree::Tree;
 use watch::Watch;
+use workers::Worker;
 
 /// What an outstanding question was about.
 #[derive(Clone, Debug)]
@@ -102,7 +113,12 @@ pub struct Core {
     seen: Seen,
     jobs: BTreeMap<JobId, Job>,
     job_of: BTreeMap<FileKey, JobId>,
-    runs: BTreeMap<RunId, JobId>,
+    runs: BTreeMap<RunId, Run>,
+    workers: BTreeMap<RunId, Worker>,
+    /// Workers that have something to be handed over at the end of the turn.
+    to_feed: BTreeSet<RunId>,
+    slots: Slots,
+    orphans: BTreeMap<u32, Orphan>,
     asks: BTreeMap<AskId, Asked>,
     lanes: BTreeMap<MountId, Lane>,
     mounts: BTreeMap<MountId, Mount>,
@@ -148,6 +164,10 @@ impl Core {
             jobs: BTreeMap::new(),
             job_of: BTreeMap::new(),
             runs: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            to_feed: BTreeSet::new(),
+            slots: Slots::default(),
+            orphans: BTreeMap::new(),
             asks: BTreeMap::new(),
             lanes: BTreeMap::new(),
             mounts: BTreeMap::new(),
@@ -183,6 +203,7 @@ impl Core {
         for watch in 0..self.watches.len() as u32 {
             self.begin_watch(watch);
         }
+        self.sweep_targets();
         self.timers
             .set(Timer::Ready, now.mono.after(Duration::from_secs(3)));
         self.set_expiry();
@@ -201,7 +222,8 @@ impl Core {
             Input::Overflow => self.overflow(),
             Input::Answer(ask, answer) => self.answer(ask, answer),
             Input::Ended { run, end, output } => self.ended(run, end, output),
-            Input::WorkerLine { .. } | Input::Slot { .. } => {}
+            Input::WorkerLine { run, line } => self.worker_said(run, line),
+            Input::Slot { slot, taken } => self.slot_answered(slot, taken),
             Input::Mounts(mounts) => self.mounts_changed(mounts),
             Input::MountSilent(mount, silent) => self.mount_silent(mount, silent),
             Input::JournalRoom(room) => self.journal_room(room),
@@ -216,7 +238,10 @@ impl Core {
             match timer {
                 Timer::Candidate(key) => self.candidate_due(key),
                 Timer::Retry(job) => self.retry_due(job),
-                Timer::Kill(job) => self.kill_due(job),
+                Timer::Kill(run) => self.kill_due(run),
+                Timer::Slot(slot) => self.slot_due(slot),
+                // What is due is looked for after all timers.
+                Timer::Dispatch(_) => {}
                 Timer::Dispose(job) => self.ask_dispose(job),
                 Timer::Rename { cookie, watch } => self.rename_due(cookie, watch),
                 Timer::Bind(dir) => self.queue_bind(dir),

@@ -9,7 +9,7 @@ use super::tree::Bind;
 use super::watch::{Root, Watch};
 use super::{Command, Core, Effect};
 use crate::core::queue::Queue;
-use crate::plan::{Level, Plan, WatchPlan};
+use crate::plan::{Action, Level, Plan, WatchPlan};
 use std::time::Duration;
 
 const SIGTERM: i32 = 15;
@@ -58,10 +58,11 @@ impl Core {
             return;
         }
         self.mode = Mode::Draining;
-        let running = self.runs.len();
+        let running = self.jobs_running();
         self.log(Level::Info, |line| {
             line.text = format!("stopping: {running} running, nothing new is started");
         });
+        self.dismiss_all_workers();
         self.timers
             .set(Timer::Drain, self.now.mono.after(self.daemon.drain));
     }
@@ -81,7 +82,7 @@ impl Core {
             Mode::Running | Mode::Stopped => return,
             Mode::Draining => {
                 self.mode = Mode::Terminating;
-                let running = self.runs.len();
+                let running = self.jobs_running();
                 if running > 0 {
                     self.log(Level::Warning, |line| {
                         line.text = format!("drain is over: {running} running are cut short");
@@ -101,18 +102,6 @@ impl Core {
         }
         self.timers
             .set(Timer::Drain, self.now.mono.after(LAST_WAIT));
-    }
-
-    fn signal_all(&mut self, signal: i32) {
-        let ids: Vec<JobId> = self.runs.values().copied().collect();
-        for id in ids {
-            if let Some(job) = self.jobs.get_mut(&id)
-                && let Phase::Running { run, sent, .. } = &mut job.phase
-            {
-                *sent = signal;
-                self.out.push(Effect::Kill(*run, signal));
-            }
-        }
     }
 
     pub(super) fn check_drained(&mut self) {
@@ -234,7 +223,8 @@ impl Core {
         let otherwise =
             state.plan.recursive != plan.recursive || state.plan.observe != plan.observe;
         let renamed = state.plan.name != plan.name;
-        state.queue = Queue::new(plan.serial);
+        state.queue = Queue::new(plan.per_key());
+        let workers = is_same_worker(&state.plan, &plan);
         state.plan = plan;
         state.active = true;
         let (id, name) = (state.id, state.plan.name.clone());
@@ -268,7 +258,11 @@ impl Core {
         for key in dropped {
             self.drop_candidate(key);
         }
+        if !workers {
+            self.dismiss_workers(watch);
+        }
         self.requeue(watch);
+        self.judge_halted(watch);
     }
 
     /// A watch is not in the configuration any more: its running jobs end, its history is kept.
@@ -278,7 +272,7 @@ impl Core {
             return;
         };
         state.active = false;
-        state.queue = Queue::new(state.plan.serial);
+        state.queue = Queue::new(state.plan.per_key());
         let (name, running) = (state.plan.name.clone(), state.running);
         let keys: Vec<FileKey> = self
             .candidates
@@ -293,6 +287,7 @@ impl Core {
         for key in keys {
             self.drop_candidate(key);
         }
+        self.dismiss_workers(watch);
         self.log(Level::Info, |line| {
             line.text = format!("reload: the watch is gone; {running} running jobs end");
             line.watch = name;
@@ -356,7 +351,7 @@ impl Core {
         let text = format!(
             "state: {} running, {} jobs owed, {} candidates, {dirs} directories, {wds} inotify watches, \
              {known} files remembered ({gone} of them gone), {} questions outstanding",
-            self.runs.len(),
+            self.jobs_running(),
             self.jobs.len(),
             self.candidates.len(),
             self.asks.len(),
@@ -407,5 +402,29 @@ impl Core {
         for (watch, dir, name, text) in waiting {
             self.log_path(Level::Info, watch, dir, &name, text);
         }
+    }
+}
+
+/// Whether workers of the old plan are workers of the new one, too.
+fn is_same_worker(old: &WatchPlan, new: &WatchPlan) -> bool {
+    let texts = |plan: &WatchPlan| -> Vec<String> {
+        let env = plan
+            .env
+            .iter()
+            .map(|(name, value)| format!("{name}={}", value.text()));
+        plan.argv()
+            .iter()
+            .map(|arg| arg.text().to_owned())
+            .chain(env)
+            .collect()
+    };
+    match (&old.action, &new.action) {
+        (Action::Worker(was), Action::Worker(is)) => {
+            was.workers == is.workers
+                && texts(old) == texts(new)
+                && (&old.cwd, &old.process, &old.output) == (&new.cwd, &new.process, &new.output)
+        }
+        (_, Action::Worker(_)) | (Action::Worker(_), _) => false,
+        _ => true,
     }
 }

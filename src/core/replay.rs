@@ -92,9 +92,11 @@ impl Core {
                     job.pinned = true;
                 }
             }
-            Record::Started { job, attempt, .. } => {
+            Record::Started { job, attempt, slot } => {
                 if let Some(job) = self.jobs.get_mut(&job) {
                     job.begun = attempt;
+                    job.slot = slot;
+                    job.phase = Phase::Ready;
                     // Unless its end follows.
                     job.cut_short = true;
                 }
@@ -107,7 +109,9 @@ impl Core {
                 ..
             } => {
                 if let Some(job) = self.jobs.get_mut(&job) {
-                    job.cut_short = end == AttemptEnd::CutShort;
+                    job.cut_short = matches!(end, AttemptEnd::CutShort | AttemptEnd::Together);
+                    job.alone |= end == AttemptEnd::Together;
+                    job.slot = 0;
                     job.counted = counted;
                     job.not_before = not_before;
                     job.phase = Phase::Backoff;
@@ -287,11 +291,15 @@ impl Core {
                 version,
                 ctime_ns,
                 settled: at,
+                seen: Mono::default(),
+                handed: Mono::default(),
                 ran: std::time::Duration::ZERO,
                 reruns,
                 begun: 0,
                 counted: 0,
                 cut_short: false,
+                slot: 0,
+                alone: false,
                 not_before: Wall(0),
                 phase: Phase::Ready,
                 outcome: None,
@@ -302,6 +310,7 @@ impl Core {
                 key: Box::default(),
                 pinned: false,
                 by: Box::default(),
+                fresh: true,
             },
         );
     }
@@ -356,16 +365,20 @@ impl Core {
                 self.number_watch(index);
             }
         }
+        self.await_orphans();
+        let orphaned = |job: &Job| matches!(job.phase, Phase::Orphaned { .. });
         let nowhere: Vec<JobId> = self
             .jobs
             .iter()
-            .filter(|(_, job)| self.tree.get(job.dir).is_none())
+            .filter(|(_, job)| self.tree.get(job.dir).is_none() && !orphaned(job))
             .map(|(id, _)| *id)
             .collect();
         let displaced: Vec<JobId> = self
             .jobs
             .iter()
-            .filter(|(_, job)| job.displaced && !matches!(job.phase, Phase::Disposing { .. }))
+            .filter(|(_, job)| {
+                job.displaced && !orphaned(job) && !matches!(job.phase, Phase::Disposing { .. })
+            })
             .map(|(id, _)| *id)
             .collect();
         for id in displaced {
@@ -389,6 +402,9 @@ impl Core {
             if let Some(watch) = self.watches.get_mut(index as usize) {
                 watch.history = true;
             }
+        }
+        for watch in 0..self.watches.len() as u32 {
+            self.judge_halted(watch);
         }
         let waits: Vec<(JobId, Duration)> = self
             .jobs
@@ -574,7 +590,7 @@ impl Core {
         let jobs = displaced
             .into_iter()
             .chain(others)
-            .flat_map(|(id, job)| job_records(*id, job));
+            .flat_map(|(id, job)| job_records(*id, job, self.slot_of(&job.phase)));
         let jobs = jobs.chain(number);
         watches.chain(dirs).chain(files).chain(jobs)
     }
@@ -611,7 +627,7 @@ pub(super) fn remembered(key: FileKey, known: &Known) -> Record {
 }
 
 /// A live job as records.
-fn job_records(id: JobId, job: &Job) -> Vec<Record> {
+fn job_records(id: JobId, job: &Job, slot: u32) -> Vec<Record> {
     let mut records = vec![Record::Settled {
         job: id,
         dir: job.dir,
@@ -628,7 +644,7 @@ fn job_records(id: JobId, job: &Job) -> Vec<Record> {
     }
     let running = matches!(
         job.phase,
-        Phase::Running { .. } | Phase::Looking | Phase::PostLook { .. }
+        Phase::Running { .. } | Phase::Orphaned { .. } | Phase::Looking | Phase::PostLook { .. }
     );
     let ended = if running {
         job.begun.saturating_sub(1)
@@ -641,24 +657,27 @@ fn job_records(id: JobId, job: &Job) -> Vec<Record> {
             attempt: ended,
             slot: 0,
         });
-        records.push(Record::Ended {
+        // The first says that it is run alone, the last what was the last.
+        let together = job.alone.then_some(AttemptEnd::Together);
+        let last = match (job.cut_short, job.alone) {
+            (true, true) => None,
+            (true, false) => Some(AttemptEnd::CutShort),
+            (false, _) => Some(AttemptEnd::NotTheFile),
+        };
+        records.extend(together.into_iter().chain(last).map(|end| Record::Ended {
             job: id,
             attempt: ended,
-            end: if job.cut_short {
-                AttemptEnd::CutShort
-            } else {
-                AttemptEnd::NotTheFile
-            },
+            end,
             counted: job.counted,
             not_before: job.not_before,
             output: Vec::new(),
-        });
+        }));
     }
     if running {
         records.push(Record::Started {
             job: id,
             attempt: job.begun,
-            slot: 0,
+            slot,
         });
     }
     if let (Phase::Disposing { disposal, .. }, Some(outcome)) = (&job.phase, job.outcome) {

@@ -121,10 +121,11 @@ impl Core {
         let key = FileKey::new(dir, name);
         let now = self.now.mono;
         let reruns = match self.live_phase(key) {
-            Some((id, Phase::Running { .. } | Phase::PostLook { .. })) => self
-                .jobs
-                .get(&id)
-                .map_or(0, |job| job.reruns.saturating_add(1)),
+            Some((id, Phase::Running { .. } | Phase::Orphaned { .. } | Phase::PostLook { .. })) => {
+                self.jobs
+                    .get(&id)
+                    .map_or(0, |job| job.reruns.saturating_add(1))
+            }
             _ => 0,
         };
         let candidate = self.candidates.entry(key).or_insert_with(|| Candidate {
@@ -554,8 +555,12 @@ impl Core {
         {
             match phase {
                 // The attempt to come reads what is there then.
-                Phase::Ready | Phase::Backoff | Phase::Looking => return true,
-                Phase::Running { .. } | Phase::PostLook { .. } => {
+                Phase::Ready
+                | Phase::Backoff
+                | Phase::Halted
+                | Phase::Handing { .. }
+                | Phase::Looking => return true,
+                Phase::Running { .. } | Phase::Orphaned { .. } | Phase::PostLook { .. } => {
                     return only_ctime(job.ctime_ns == 0 || job.ctime_ns == stat.ctime_ns);
                 }
                 Phase::Disposing { .. } => {}
@@ -614,12 +619,14 @@ impl Core {
         }
         if let Some((id, phase)) = self.live_phase(key) {
             match phase {
-                Phase::Ready | Phase::Backoff => self.supersede(id),
+                Phase::Ready | Phase::Backoff | Phase::Halted => self.supersede(id),
                 // Its file is away, with the directory that lay here: this one need not wait for its return.
                 Phase::Disposing { .. } if self.files.get(key).is_some_and(|known| known.away) => {
                     self.lose_file(key);
                 }
                 Phase::Running { .. }
+                | Phase::Orphaned { .. }
+                | Phase::Handing { .. }
                 | Phase::Looking
                 | Phase::PostLook { .. }
                 | Phase::Disposing { .. } => {

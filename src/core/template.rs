@@ -204,6 +204,13 @@ impl Template {
             .any(|part| matches!(part, Part::Field(f, _) if *f == field))
     }
 
+    /// Whether it says something of a file: not the same for every file.
+    pub fn is_of_file(&self) -> bool {
+        self.parts.iter().any(
+            |part| matches!(part, Part::Field(f, _) if !matches!(f, Field::Watch | Field::Date)),
+        )
+    }
+
     /// Whether it has no field at all: it expands to the same bytes for every file.
     pub fn is_fixed(&self) -> bool {
         self.parts.iter().all(|part| matches!(part, Part::Text(_)))

@@ -1,7 +1,7 @@
 //! Named timers, each with a reason; the loop sleeps until the first.
 
 use super::files::FileKey;
-use super::ids::{DirId, JobId};
+use super::ids::{DirId, JobId, RunId};
 use super::time::Mono;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,8 +12,12 @@ pub enum Timer {
     Candidate(FileKey),
     /// A job's back-off is over.
     Retry(JobId),
-    /// A running job's `timeout`, or the next step of its kill ladder.
-    Kill(JobId),
+    /// A process's `timeout`, or the next step of its kill ladder.
+    Kill(RunId),
+    /// A slot of an earlier life is to be asked about again.
+    Slot(u32),
+    /// A watch may start what it could not before: a batch that waited, `rate`, a worker's restart.
+    Dispatch(u32),
     /// A disposition is to be tried again.
     Dispose(JobId),
     /// The second half of a rename has not come.

@@ -1,11 +1,12 @@
 //! One watch at work: its plan, its root's state, its scan, its queue.
 
 use super::files::{FileKey, Known};
-use super::ids::{DirId, WatchId};
+use super::ids::{DirId, JobId, WatchId};
 use super::queue::Queue;
 use super::scan::Scan;
 use super::sieve::Sieve;
 use super::time::Mono;
+use super::workers::Post;
 use crate::plan::WatchPlan;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,6 +54,14 @@ pub struct Watch {
     pub running: u32,
     /// Ready jobs.
     pub queue: Queue,
+    /// Since when jobs that are ready wait for others of their batch.
+    pub batch_since: Option<Mono>,
+    /// When `rate` lets the next job start.
+    pub next_start: Mono,
+    /// Dead jobs that hold up others.
+    pub halted: BTreeSet<JobId>,
+    /// Its workers.
+    pub(super) posts: Vec<Post>,
     /// Said already that the root is missing.
     pub said_missing: bool,
     /// Said already that leases cannot be asked.
@@ -74,7 +83,7 @@ pub struct Watch {
 impl Watch {
     /// A watch as configured, with no state.
     pub fn new(plan: WatchPlan) -> Watch {
-        let queue = Queue::new(plan.serial);
+        let queue = Queue::new(plan.per_key());
         Watch {
             plan,
             id: WatchId(0),
@@ -90,6 +99,10 @@ impl Watch {
             history: false,
             running: 0,
             queue,
+            batch_since: None,
+            next_start: Mono::default(),
+            halted: BTreeSet::new(),
+            posts: Vec::new(),
             said_missing: false,
             said_no_lease: false,
             said_no_watch: false,

@@ -195,6 +195,15 @@ impl World {
             heard: false,
             watch,
         };
+        let beside = |old: &Child| {
+            old.life != self.life
+                && old.order.jobs == child.order.jobs
+                && matches!(old.phase, Phase::Starting | Phase::Running)
+        };
+        if self.children.iter().any(beside) {
+            let what = format!("{:?} is run beside an attempt of it", child.order.jobs);
+            self.oracle.broken(Rule::Serial, what);
+        }
         let alive: Vec<&Child> = self
             .children
             .iter()
@@ -213,6 +222,13 @@ impl World {
 
     pub fn child_looks(&mut self, id: usize) {
         if self.children[id].phase != Phase::Starting {
+            return;
+        }
+        if self.children[id].life == self.life
+            && !self.holders(self.children[id].order.slot).is_empty()
+        {
+            let held = settled::core::NotStarted::Failed(settled::core::StartStep::Setup, 11);
+            self.child_ends(id, ChildEnd::NotStarted(held, 0));
             return;
         }
         if let Fate::FailsToStart(step, errno) = self.children[id].fate {
@@ -332,6 +348,29 @@ impl World {
         }
     }
 
+    /// The processes of an earlier life that hold a slot.
+    fn holders(&self, slot: u32) -> Vec<usize> {
+        let holds = |child: &Child| {
+            child.life != self.life
+                && child.order.slot == slot
+                && matches!(child.phase, Phase::Starting | Phase::Running)
+        };
+        (0..self.children.len())
+            .filter(|id| holds(&self.children[*id]))
+            .collect()
+    }
+
+    pub fn ask_slot(&mut self, slot: u32, signal: Option<i32>) {
+        let holders = self.holders(slot);
+        let taken = !holders.is_empty();
+        for id in holders {
+            if let Some(signal) = signal {
+                self.signal(id, signal);
+            }
+        }
+        self.input(0, Input::Slot { slot, taken });
+    }
+
     pub fn kill(&mut self, run: settled::core::ids::RunId, signal: i32) {
         let Some(id) = self
             .children
@@ -342,6 +381,10 @@ impl World {
                 .broken(Rule::Limits, format!("{run:?} is killed and never ran"));
             return;
         };
+        self.signal(id, signal);
+    }
+
+    fn signal(&mut self, id: usize, signal: i32) {
         let heeds = match self.children[id].fate {
             Fate::Hang { heeds } => heeds,
             _ => self.rng.chance(1, 2),

@@ -96,6 +96,7 @@ fn watch(rng: &mut Rng, name: &str, path: &[u8]) -> WatchPlan {
     plan.concurrency = rng.range(1, 4) as u32;
     plan.timeout = rng.chance(1, 2).then(|| Duration::from_secs(3));
     plan.kill_after = Duration::from_secs(1);
+    plan.orphans = Orphans::Wait;
     plan.attempts = rng.range(1, 4) as u32;
     plan.backoff = Backoff {
         first: Duration::from_millis(500),

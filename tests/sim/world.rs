@@ -698,7 +698,8 @@ impl World {
                 Effect::Kill(run, signal) => self.kill(run, signal),
                 Effect::Stop(_) => stop = true,
                 Effect::Append(_) | Effect::Log(..) | Effect::Ready => {}
-                Effect::Feed(..) | Effect::CloseInput(_) | Effect::AskSlot(..) => {
+                Effect::AskSlot(slot, signal) => self.ask_slot(slot, signal),
+                Effect::Feed(..) | Effect::CloseInput(_) => {
                     panic!("no plan of this world asks for it")
                 }
             }
@@ -775,16 +776,18 @@ impl World {
         }
         self.setup.disk.close_notify();
         // Children are ended, or end by themselves before the next life.
-        let mut last = self.rng.below(3 * SECOND);
+        let last = self.rng.below(3 * SECOND);
         for id in 0..self.children.len() {
             match self.children[id].phase {
                 Phase::Starting | Phase::Running => {
                     let hangs = matches!(self.children[id].fate, Fate::Hang { .. });
-                    if hangs || self.rng.chance(1, 2) {
+                    if self.rng.chance(1, 2) {
                         story!(self.now, "child {id} dies with the daemon");
                         self.children[id].phase = Phase::Ended(ChildEnd::Signal(9));
-                    } else {
-                        last = last.max(11 * SECOND);
+                    } else if hangs {
+                        // Somebody ends it in the end.
+                        let wait = self.more.below(40 * SECOND);
+                        self.at(wait, Tick::ChildEnds(id, ChildEnd::Signal(9)));
                     }
                 }
                 Phase::Ended(_) | Phase::Reaped => {}

@@ -1,0 +1,191 @@
+//! Looks at a job's file: before it is handed to a worker, when its child found another version, and when its command
+//! succeeded though something was heard of the file meanwhile.
+
+use super::ask::{Facts, Fault, Held, Kind, Question, Stat};
+use super::files::FileKey;
+use super::ids::JobId;
+use super::job::Phase;
+use super::record::{AttemptEnd, Outcome};
+use super::settle::Signal;
+use super::time::Mono;
+use super::timers::Timer;
+use super::{Asked, Core, ScoutId};
+use crate::plan::{Level, OnChange};
+use std::time::Duration;
+
+const ENOENT: i32 = 2;
+const ENOTDIR: i32 = 20;
+
+impl Core {
+    pub(super) fn look(&mut self, id: JobId) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.phase = Phase::Looking;
+        }
+        self.ask_look(id);
+    }
+
+    pub(super) fn ask_look(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get(&id) else {
+            return;
+        };
+        match self.tree.place(job.dir, &job.name) {
+            Some(place) => {
+                let lane = place.mount;
+                let handing = matches!(job.phase, Phase::Handing { .. });
+                if !self.may_look(lane, id) {
+                    return;
+                }
+                let path = place.path();
+                let lease = handing && self.lease_can_be_trusted(lane);
+                self.ask(
+                    ScoutId::Mount(lane),
+                    Question::Probe {
+                        place,
+                        lock: false,
+                        flock: false,
+                        lease,
+                    },
+                    Asked::Look {
+                        job: id,
+                        lane,
+                        path,
+                        at: self.now.mono,
+                    },
+                );
+            }
+            None if self.tree.get(job.dir).is_none() => {
+                self.looked(id, Vec::new(), self.now.mono, Err(Fault::Here(ENOENT)));
+            }
+            None => self.look_later(id),
+        }
+    }
+
+    /// The root is missing: asked again when it may be back.
+    fn look_later(&mut self, id: JobId) {
+        self.timers.set(
+            Timer::Dispose(id),
+            self.now.mono.after(Duration::from_secs(1)),
+        );
+    }
+
+    /// [`Timer::Dispose`] of a job that is not disposed of yet.
+    pub(super) fn look_again(&mut self, id: JobId) {
+        self.ask_look(id);
+    }
+
+    pub(super) fn looked(
+        &mut self,
+        id: JobId,
+        path: Vec<u8>,
+        at: Mono,
+        result: Result<Facts, Fault>,
+    ) {
+        let Some(job) = self.jobs.get(&id) else {
+            return;
+        };
+        let (dir, name, watch, version) = (job.dir, job.name.clone(), job.watch, job.version);
+        let key = FileKey::new(dir, &name);
+        if self
+            .candidates
+            .get(&key)
+            .is_some_and(|candidate| candidate.hinted > at)
+        {
+            // Something happened to it after the question: the answer is about what was before.
+            self.ask_look(id);
+            return;
+        }
+        let moved = self
+            .tree
+            .place(dir, &name)
+            .is_some_and(|place| place.path() != path);
+        let written = matches!(&result, Ok(facts) if matches!(facts.lease, Held::By(_)));
+        let found = match result {
+            // Its directory is gone: what lies under that path now is another file.
+            _ if self.tree.get(dir).is_none() => None,
+            Ok(facts) if facts.stat.kind == Kind::File => Some(facts.stat),
+            Ok(_) => None,
+            Err(Fault::Here(ENOENT | ENOTDIR) | Fault::Crossed(_)) if moved => {
+                self.ask_look(id);
+                return;
+            }
+            Err(Fault::Here(ENOENT | ENOTDIR) | Fault::Crossed(_)) if !self.is_bound(watch) => {
+                self.look_later(id);
+                return;
+            }
+            Err(Fault::Here(ENOENT | ENOTDIR) | Fault::Crossed(_)) => None,
+            Err(Fault::Base(_)) => {
+                self.resolve_root(watch);
+                self.look_later(id);
+                return;
+            }
+            Err(Fault::Here(_)) => {
+                self.look_later(id);
+                return;
+            }
+        };
+        let same = found.is_some_and(|stat| stat.version == version);
+        match (self.jobs.get(&id).map(|job| job.phase.clone()), found) {
+            (Some(Phase::Looking), Some(_)) if same => {
+                // It is the file after all: renamed away and back, or touched twice.
+                self.again(id, AttemptEnd::NotTheFile, Vec::new(), false, None);
+            }
+            (Some(Phase::Handing { run }), Some(_)) if same && !written => {
+                self.hand_over(id, run);
+            }
+            (Some(Phase::Handing { run }), Some(_)) if same => {
+                self.not_handed(id, run);
+                self.rest(id);
+            }
+            (Some(Phase::Handing { run }), Some(stat)) => {
+                self.not_handed(id, run);
+                self.supersede(id);
+                self.hint(watch, dir, &name, Signal::Scan, Some(stat));
+            }
+            (Some(Phase::Handing { run }), None) => {
+                self.not_handed(id, run);
+                self.log_job(Level::Info, id, || "gone before its attempt".into());
+                self.conclude(id, Outcome::Gone, None, Vec::new());
+            }
+            (Some(Phase::Looking), Some(stat)) => {
+                self.supersede(id);
+                self.hint(watch, dir, &name, Signal::Scan, Some(stat));
+            }
+            (Some(Phase::Looking), None) => {
+                self.log_job(Level::Info, id, || "gone before its attempt".into());
+                self.conclude(id, Outcome::Gone, None, Vec::new());
+            }
+            (Some(Phase::PostLook { end }), Some(stat)) => self.found_after(id, end, stat),
+            (Some(Phase::PostLook { end }), None) => self.done(id, end),
+            _ => {}
+        }
+    }
+
+    /// The command succeeded and the file is there: the version it succeeded on, or another.
+    fn found_after(&mut self, id: JobId, end: AttemptEnd, stat: Stat) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let accept = self
+            .watches
+            .get(job.watch as usize)
+            .is_some_and(|watch| watch.plan.on_change == OnChange::Accept);
+        if accept {
+            job.version = stat.version;
+            job.ctime_ns = stat.ctime_ns;
+        }
+        let (dir, name, watch) = (job.dir, job.name.clone(), job.watch);
+        if job.version == stat.version {
+            if accept {
+                self.half_learns(FileKey::new(dir, &name));
+            }
+            self.done(id, end);
+            return;
+        }
+        self.log_job(Level::Info, id, || {
+            "superseded: the file changed while its job ran".into()
+        });
+        // The newer version is a candidate already, or becomes one, while this job still counts as running.
+        self.hint(watch, dir, &name, Signal::Scan, Some(stat));
+        self.conclude(id, Outcome::Superseded, Some(end), Vec::new());
+    }
+}
