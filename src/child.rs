@@ -6,13 +6,14 @@
 
 mod output;
 pub(crate) mod start;
+mod worker;
 
 pub use output::{LINE_MAX, TAIL_MAX};
 
 use crate::core::ids::RunId;
-use crate::core::{ChildEnd, Input, NotStarted, SpawnOrder, StartStep};
+use crate::core::{ChildEnd, Input, NotStarted, SpawnOrder, StartStep, Stdin};
 use crate::spawner::wire::{Order, Report, push_string};
-use crate::spawner::{Refused, ScoutMade, Spawner, TOKEN_REPORTS, TOKEN_SPAWNER};
+use crate::spawner::{Ends, Refused, ScoutMade, Spawner, TOKEN_REPORTS, TOKEN_SPAWNER};
 use crate::sys::process::{self, Exit};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -23,10 +24,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
+use worker::Worker;
 
-/// Tokens of children's pidfds and of their outputs: these, with the child's place added.
+/// Tokens of children's pidfds, of their outputs, and of workers' pipes: these, with the child's place added.
 const TOKENS_PIDFD: usize = 2 << 32;
 const TOKENS_OUTPUT: usize = 3 << 32;
+const TOKENS_FEED: usize = 6 << 32;
+const TOKENS_LINES: usize = 7 << 32;
 
 /// What one read takes from an output.
 const READ_BYTES: usize = 4096;
@@ -56,7 +60,9 @@ pub struct Line<'a> {
 pub enum Happening<'a> {
     /// A child said something.
     Line(Line<'a>),
-    /// A run ended: always [`Input::Ended`], after the last of its lines.
+    /// A worker said a line to the daemon: always [`Input::WorkerLine`].
+    Worker(Input),
+    /// A run ended: always [`Input::Ended`], after the last of its lines of either kind.
     Ended(Input),
     /// A scout was made, or could not be.
     Scout(ScoutMade),
@@ -95,6 +101,9 @@ struct Child {
     /// The write end. The child has its own; this one is kept so that there is a descriptor to spare for the pidfd.
     spare: Option<Rc<OwnedFd>>,
     capture: Capture,
+    /// The output may have something to read.
+    audible: bool,
+    worker: Option<Worker>,
     /// Signals to be sent as soon as there is a pid.
     owed: Vec<i32>,
     /// It was sent a signal: what is left of its group when its leader ends is killed.
@@ -116,6 +125,8 @@ pub struct Children {
     runs: BTreeMap<RunId, usize>,
     /// Places whose output can be read, or whose end can be told.
     due: VecDeque<usize>,
+    /// Places of workers that were fed since the last [`Children::flush`].
+    fed: Vec<usize>,
     /// Ends of runs that never had a place.
     stillborn: VecDeque<(RunId, ChildEnd)>,
     scouts: VecDeque<ScoutMade>,
@@ -133,9 +144,10 @@ impl Children {
             free: Vec::new(),
             runs: BTreeMap::new(),
             due: VecDeque::new(),
+            fed: Vec::new(),
             stillborn: VecDeque::new(),
             scouts: VecDeque::new(),
-            buffer: vec![0; READ_BYTES],
+            buffer: vec![0; worker::READ_BYTES],
         })
     }
 
@@ -211,6 +223,14 @@ impl Children {
             )
             .map_err(Refused::ThisOne)?;
         let input = Rc::new(input);
+        let (worker, worker_ends) = match order.stdin {
+            Stdin::Worker => {
+                let (worker, ends) = Worker::new(&self.registry, Token(TOKENS_LINES | place))
+                    .map_err(Refused::ThisOne)?;
+                (Some(worker), Some(ends))
+            }
+            Stdin::Nothing | Stdin::Bytes(_) => (None, None),
+        };
         self.spawner.order_child(
             &self.registry,
             &Order {
@@ -224,7 +244,10 @@ impl Children {
                     .map(|file| (&file.place, file.expect, file.lease))
                     .collect(),
             },
-            Rc::clone(&input),
+            Ends {
+                output: Rc::clone(&input),
+                worker: worker_ends,
+            },
         )?;
         let child = Child {
             labels: Labels {
@@ -238,6 +261,8 @@ impl Children {
             output: Some(output),
             spare: Some(input),
             capture: Capture::default(),
+            audible: true,
+            worker,
             owed: Vec::new(),
             signalled: false,
             not_started: None,
@@ -281,6 +306,51 @@ impl Children {
         }
     }
 
+    /// Gives a worker these bytes, whole lines, with the next [`Children::flush`], or as soon as it reads. What cannot be
+    /// given any more, because it has ended or has closed its standard input, is dropped: its end is told.
+    pub fn feed(&mut self, run: RunId, bytes: &[u8]) {
+        self.change_feed(run, |worker| worker.feed.push(bytes));
+    }
+
+    /// Closes a worker's standard input once it has been given everything.
+    pub fn close_input(&mut self, run: RunId) {
+        self.change_feed(run, |worker| worker.feed.close());
+    }
+
+    fn change_feed(&mut self, run: RunId, change: impl FnOnce(&mut Worker) -> bool) {
+        if let Some(&place) = self.runs.get(&run)
+            && let Some(child) = self.places.get_mut(place).and_then(Option::as_mut)
+            && let Some(worker) = &mut child.worker
+            && change(worker)
+            && self.fed.last() != Some(&place)
+        {
+            self.fed.push(place);
+        }
+    }
+
+    /// Writes what workers were fed in this turn, to each in one go.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2): a worker would wait for ever. The daemon has to end.
+    pub fn flush(&mut self) -> io::Result<()> {
+        while let Some(place) = self.fed.pop() {
+            self.flush_feed(place)?;
+        }
+        Ok(())
+    }
+
+    fn flush_feed(&mut self, place: usize) -> io::Result<()> {
+        match self.places.get_mut(place).and_then(Option::as_mut) {
+            Some(Child {
+                worker: Some(worker),
+                ..
+            }) => worker
+                .feed
+                .flush(&self.registry, Token(TOKENS_FEED | place)),
+            _ => Ok(()),
+        }
+    }
+
     /// Takes note of a ready source. `false` if the token is none of this room's. To be followed by [`Children::turn`].
     ///
     /// # Errors
@@ -304,7 +374,17 @@ impl Children {
                     self.leader_ended(place)?;
                 }
             }
-            Token(number) if number >> 32 == TOKENS_OUTPUT >> 32 => self.mark(place),
+            Token(number) if number >> 32 == TOKENS_OUTPUT >> 32 => {
+                self.mark_ready(place, |child| child.audible = true);
+            }
+            Token(number) if number >> 32 == TOKENS_LINES >> 32 => {
+                self.mark_ready(place, |child| {
+                    if let Some(worker) = &mut child.worker {
+                        worker.lines.ready = true;
+                    }
+                });
+            }
+            Token(number) if number >> 32 == TOKENS_FEED >> 32 => self.flush_feed(place)?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -329,10 +409,11 @@ impl Children {
                 continue;
             };
             child.due = false;
-            let (more, read, said) = child.read(&mut self.buffer, tell);
-            bytes += read;
-            lines += said;
-            if more {
+            let (more_output, read, said) = child.read(&mut self.buffer, tell);
+            let (more_lines, heard, told) = child.hear(TURN_LINES - lines, &mut self.buffer, tell);
+            bytes += read + heard;
+            lines += said + told;
+            if more_output || more_lines {
                 child.due = true;
                 self.due.push_back(place);
             } else if child.end.is_some() {
@@ -349,6 +430,13 @@ impl Children {
 
     fn child(&self, run: RunId) -> Option<&Child> {
         self.places.get(*self.runs.get(&run)?)?.as_ref()
+    }
+
+    fn mark_ready(&mut self, place: usize, note: impl FnOnce(&mut Child)) {
+        if let Some(child) = self.places.get_mut(place).and_then(Option::as_mut) {
+            note(child);
+            self.mark(place);
+        }
     }
 
     fn mark(&mut self, place: usize) {
@@ -458,7 +546,27 @@ impl Child {
             Some(output) => process::readable_bytes(output.as_fd())?,
             None => 0,
         };
+        if let Some(worker) = &mut self.worker {
+            worker.ended()?;
+        }
         Ok(true)
+    }
+
+    /// Takes in what a worker says, see [`Worker::hear`].
+    fn hear(
+        &mut self,
+        budget: usize,
+        buffer: &mut [u8],
+        tell: &mut dyn FnMut(Happening<'_>),
+    ) -> (bool, usize, usize) {
+        let Some(worker) = &mut self.worker else {
+            return (false, 0, 0);
+        };
+        let run = self.labels.run;
+        worker.hear(self.end.is_some(), budget, buffer, &mut |line| {
+            let line = line.map(<[u8]>::to_vec);
+            tell(Happening::Worker(Input::WorkerLine { run, line }));
+        })
     }
 
     /// Reads its output once. Returns whether there may be more, and how many bytes and lines were read.
@@ -467,10 +575,12 @@ impl Child {
         buffer: &mut [u8],
         tell: &mut dyn FnMut(Happening<'_>),
     ) -> (bool, usize, usize) {
-        let Some(output) = &self.output else {
+        let ended = self.end.is_some();
+        let Some(output) = self.output.as_ref().filter(|_| self.audible || ended) else {
             return (false, 0, 0);
         };
-        let most = if self.end.is_some() {
+        let buffer = buffer.get_mut(..READ_BYTES).unwrap_or_default();
+        let most = if ended {
             self.left.min(buffer.len())
         } else {
             buffer.len()
@@ -493,7 +603,7 @@ impl Child {
                 return (true, read, lines);
             }
             Err(Errno::EINTR) => return (true, 0, 0),
-            Err(Errno::EAGAIN) if self.end.is_none() => {}
+            Err(Errno::EAGAIN) if !ended => self.audible = false,
             // A pipe gives no other error; whatever it is, there is nothing more to be had from it.
             Err(_) => self.output = None,
         }
@@ -530,6 +640,8 @@ mod tests {
             output: Some(output),
             spare: None,
             capture: Capture::default(),
+            audible: true,
+            worker: None,
             owed: Vec::new(),
             signalled: false,
             not_started: None,

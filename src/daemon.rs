@@ -118,6 +118,9 @@ impl Daemon {
         for effect in effects {
             self.perform(effect)?;
         }
+        self.children
+            .flush()
+            .map_err(|error| Fatal::new(70, format!("a worker's pipe: {error}")))?;
         self.flush_rooms();
         self.compact()?;
         Ok(self.stop.map(ExitCode::from))
@@ -269,18 +272,18 @@ impl Daemon {
             Happening::Line(line) if log.enabled(Level::Info) => log.line(
                 Level::Info,
                 &LogLine {
-                    text: format!(
-                        "attempt {}: {}",
-                        line.attempt,
-                        String::from_utf8_lossy(line.text)
-                    ),
+                    text: match String::from_utf8_lossy(line.text) {
+                        // A worker's, which may be about any of its jobs.
+                        text if line.job_name.is_empty() => text.into_owned(),
+                        text => format!("attempt {}: {text}", line.attempt),
+                    },
                     watch: line.watch.to_owned(),
                     path: Vec::new(),
                     job: line.job_name.to_owned(),
                 },
             ),
             Happening::Line(_) => {}
-            Happening::Ended(input) => late.push(input),
+            Happening::Worker(input) | Happening::Ended(input) => late.push(input),
             Happening::Scout(made) => scouts.started(now, made.number, made.pid, late),
         });
     }
@@ -333,7 +336,9 @@ impl Daemon {
                 .spawn(*order)
                 .map_err(|error| Fatal::new(70, format!("the spawner: {error}")))?,
             Effect::Kill(run, signal) => self.children.kill(run, signal),
-            Effect::Feed(..) | Effect::CloseInput(_) | Effect::AskSlot(..) => {}
+            Effect::Feed(run, lines) => self.children.feed(run, &lines),
+            Effect::CloseInput(run) => self.children.close_input(run),
+            Effect::AskSlot(..) => {}
             Effect::Log(level, line) => self.log.line(level, &line),
             Effect::Ready => {
                 self.tell(|manager| manager.ready());

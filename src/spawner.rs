@@ -199,11 +199,13 @@ impl Spawner {
         &mut self,
         registry: &Registry,
         order: &Order<'_, &Place>,
-        output: Rc<OwnedFd>,
+        ends: Ends,
     ) -> Result<(), Refused> {
+        let worker = ends.worker.is_some();
         let encode = |in_file| {
             let envelope = Envelope {
                 run: order.run,
+                worker,
                 in_file,
             };
             postcard::to_stdvec(&envelope)
@@ -214,7 +216,10 @@ impl Spawner {
         message = postcard::to_extend(order, message)
             .or_else(unreadable)
             .map_err(Refused::Fatal)?;
-        let mut fds = vec![output];
+        let mut fds = vec![ends.output];
+        if let Some((stdin, stdout)) = ends.worker {
+            fds.extend([stdin, stdout].map(Rc::new));
+        }
         if message.len() > PACKET_MAX {
             let start = encode(false)?.len();
             let body = message.get(start..).unwrap_or_default();
@@ -317,6 +322,15 @@ impl Spawner {
         }
         Ok(true)
     }
+}
+
+/// The ends of pipes that go with an order.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    /// Standard output and standard error, or a worker's standard error alone.
+    pub(crate) output: Rc<OwnedFd>,
+    /// A worker's standard input and standard output.
+    pub(crate) worker: Option<(OwnedFd, OwnedFd)>,
 }
 
 /// Why an order was not sent.

@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The descriptor under which a program finds its file.
 const FILE_FD: i32 = 3;
@@ -54,12 +54,34 @@ impl Base {
     }
 }
 
+/// What a child's standard streams become.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    /// Standard output and standard error, or a worker's standard error alone.
+    pub(crate) output: OwnedFd,
+    /// A worker's standard input and standard output.
+    pub(crate) worker: Option<(OwnedFd, OwnedFd)>,
+}
+
+impl Streams {
+    fn put_in_place(&self) -> nix::Result<()> {
+        nix::unistd::dup2_stderr(&self.output)?;
+        match &self.worker {
+            None => nix::unistd::dup2_stdout(&self.output),
+            Some((stdin, stdout)) => {
+                nix::unistd::dup2_stdin(stdin)?;
+                nix::unistd::dup2_stdout(stdout)
+            }
+        }
+    }
+}
+
 /// Turns the calling process into the one ordered. Tells its pid at once. Returns only if it comes to nothing, with an exit
 /// status, after having told why.
-/// `output` and `desk` must not be among the first four descriptors' numbers after having been put in place.
+/// `streams` and `desk` must not be among the first four descriptors' numbers after having been put in place.
 pub(crate) fn start(
     order: Order<'_, Place>,
-    output: BorrowedFd<'_>,
+    streams: &Streams,
     desk: BorrowedFd<'_>,
     base: &Base,
     room: &mut ExecRoom,
@@ -77,7 +99,7 @@ pub(crate) fn start(
     let program = strings(order.argv).next().unwrap_or_default();
     let (why, file) = match own_group
         .map_err(|errno| (setup_failed(errno.into()), 0))
-        .and_then(|_| get_ready(order, output, base, room))
+        .and_then(|_| get_ready(order, streams, base, room))
     {
         Ok(lists) => {
             let errno = search(program, &base.path, &lists, loan);
@@ -106,13 +128,13 @@ fn setup_failed(error: io::Error) -> NotStarted {
 /// Everything between the signals and execve. Owns nothing when it returns.
 fn get_ready<'a>(
     order: Order<'a, Place>,
-    output: BorrowedFd<'_>,
+    streams: &Streams,
     base: &'a Base,
     room: &'a mut ExecRoom,
 ) -> Result<ExecLists<'a>, (NotStarted, u32)> {
     let failed = |error| (setup_failed(error), 0);
-    nix::unistd::dup2_stdout(output)
-        .and_then(|()| nix::unistd::dup2_stderr(output))
+    streams
+        .put_in_place()
         .map_err(|errno| failed(errno.into()))?;
     let cwd = strings(order.cwd).next().unwrap_or(c"/");
     nix::unistd::chdir(cwd).map_err(|errno| {
@@ -127,7 +149,7 @@ fn get_ready<'a>(
         if !single {
             continue;
         }
-        // What had this number, `output` perhaps, has been used for the last time.
+        // What had this number, one of `streams` perhaps, has been used for the last time.
         process::put_at(file.as_fd(), FILE_FD).map_err(failed)?;
         if std::os::fd::AsRawFd::as_raw_fd(&file) == FILE_FD {
             std::mem::forget(file);

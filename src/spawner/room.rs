@@ -8,7 +8,7 @@
 
 use super::ScoutMain;
 use super::wire::{Envelope, Order, PACKET_MAX, Reply, Report, Request};
-use crate::child::start::{self, Base};
+use crate::child::start::{self, Base, Streams};
 use crate::core::ask::Place;
 use crate::core::ids::RunId;
 use crate::core::{NotStarted, StartStep};
@@ -289,7 +289,7 @@ fn launcher(
                 }
             };
             match mail.order(&taken) {
-                Ok(order) => start::start(order, taken.output.as_fd(), desk, base, &mut room, loan),
+                Ok(order) => start::start(order, &taken.streams, desk, base, &mut room, loan),
                 Err(why) => start::refuse(taken.run, why, desk),
             }
         };
@@ -325,7 +325,7 @@ struct Taken {
     run: RunId,
     /// Where it is in `Mail::buffer`, if it is not a long one.
     short: Option<std::ops::Range<usize>>,
-    output: OwnedFd,
+    streams: Streams,
     file: Option<OwnedFd>,
 }
 
@@ -348,12 +348,21 @@ impl Mail {
         let bytes = self.buffer.get(..packet.len).unwrap_or_default();
         let (envelope, rest) =
             postcard::take_from_bytes::<Envelope>(bytes).map_err(|_| Errno::EBADMSG)?;
-        let [output, file] = packet.fds;
+        let mut fds = packet.fds.into_iter().flatten();
+        let mut fd = || fds.next().ok_or(Errno::EBADMSG);
+        let streams = Streams {
+            output: fd()?,
+            worker: if envelope.worker {
+                Some((fd()?, fd()?))
+            } else {
+                None
+            },
+        };
         Ok(Some(Taken {
             run: envelope.run,
             short: (!envelope.in_file).then_some(packet.len - rest.len()..packet.len),
-            output: output.ok_or(Errno::EBADMSG)?,
-            file,
+            streams,
+            file: fds.next(),
         }))
     }
 

@@ -28,11 +28,13 @@ pub(crate) enum Reply {
     Scout(u64, Result<i32, i32>),
 }
 
-/// What the message of an order begins with. Its first descriptor is the child's output.
+/// What the message of an order begins with. Its descriptors: the child's output, and in this order those named here.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Envelope {
     pub(crate) run: RunId,
-    /// The order does not follow here: it was too long, and is in the file that is the second descriptor.
+    /// A worker's standard input and standard output.
+    pub(crate) worker: bool,
+    /// The order does not follow here: it was too long, and is in this file.
     pub(crate) in_file: bool,
 }
 

@@ -22,7 +22,7 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Most descriptors that travel with one message.
-const FDS_MAX: usize = 2;
+pub const FDS_MAX: usize = 6;
 
 /// Room for the control message that carries them, aligned as cmsg(3) wants it.
 #[repr(C)]
@@ -31,7 +31,7 @@ union Control {
     align: libc::cmsghdr,
 }
 
-/// Sends one message, with up to two descriptors, over a packet socket. `wait` decides whether a full socket is
+/// Sends one message, with up to [`FDS_MAX`] descriptors, over a packet socket. `wait` decides whether a full socket is
 /// waited for or is `EAGAIN`. A vanished reader is `EPIPE`, never a signal.
 pub fn send(
     socket: BorrowedFd<'_>,
@@ -95,7 +95,7 @@ pub struct Packet {
 /// Receives one message of a packet socket into `buffer`. With `wait` false an empty socket is `EAGAIN`.
 ///
 /// # Errors
-/// `EMSGSIZE` if the message was longer than `buffer` or carried more than two descriptors.
+/// `EMSGSIZE` if the message was longer than `buffer` or carried more than [`FDS_MAX`] descriptors.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], wait: bool) -> io::Result<Packet> {
     let flags = libc::MSG_CMSG_CLOEXEC | if wait { 0 } else { libc::MSG_DONTWAIT };
     let mut part = libc::iovec {
@@ -122,7 +122,7 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], wait: bool) -> io::Res
             return Err(error);
         }
     };
-    let mut fds = [None, None];
+    let mut fds = [const { None }; FDS_MAX];
     // SAFETY: the kernel filled `control` up to the length it left in the header; the CMSG macros stay within it.
     // Every int in an SCM_RIGHTS message is a new descriptor of this process that nobody else owns.
     unsafe {

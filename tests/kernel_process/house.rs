@@ -28,6 +28,7 @@ pub(crate) struct House {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) ended: BTreeMap<u64, (ChildEnd, Vec<u8>)>,
     pub(crate) lines: BTreeMap<u64, Vec<Vec<u8>>>,
+    pub(crate) worker_lines: BTreeMap<u64, Vec<Option<Vec<u8>>>>,
     /// Most lines that one turn told.
     pub(crate) lines_a_turn_max: usize,
     pub(crate) scouts: BTreeMap<u64, Result<i32, i32>>,
@@ -52,6 +53,7 @@ impl House {
             dir: tempfile::tempdir().unwrap(),
             ended: BTreeMap::new(),
             lines: BTreeMap::new(),
+            worker_lines: BTreeMap::new(),
             lines_a_turn_max: 0,
             scouts: BTreeMap::new(),
             next: 1,
@@ -120,6 +122,7 @@ impl House {
             assert!(self.children.ready(event.token())?);
         }
         let (ended, lines, scouts) = (&mut self.ended, &mut self.lines, &mut self.scouts);
+        let worker_lines = &mut self.worker_lines;
         let mut said = 0;
         self.children.turn(&mut |happening| match happening {
             Happening::Line(line) => {
@@ -133,9 +136,16 @@ impl House {
                 assert!(ended.insert(run.0, (end, output)).is_none(), "ended twice");
             }
             Happening::Ended(other) => panic!("{other:?}"),
+            Happening::Worker(Input::WorkerLine { run, line }) => {
+                assert!(!ended.contains_key(&run.0), "a line after the end");
+                said += 1;
+                worker_lines.entry(run.0).or_default().push(line);
+            }
+            Happening::Worker(other) => panic!("{other:?}"),
             Happening::Scout(made) => assert!(scouts.insert(made.number, made.pid).is_none()),
         });
         self.lines_a_turn_max = self.lines_a_turn_max.max(said);
+        self.children.flush()?;
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 
 mod facts;
 mod house;
+mod worker;
 
 use house::{DEADLINE, House, is_gone, spawners_of, wait_until};
 use nix::sys::signal::{Signal, kill};
