@@ -20,10 +20,12 @@ pub(crate) use own::fixed_dir;
 pub(crate) use paths::{absolute, below};
 pub(crate) use read::{choice, template};
 pub(crate) use values::{
-    SHORTEST_BACKOFF, backoff_of, disposition_argument, parse_key, root_argument, variable_name,
+    SHORTEST_BACKOFF, backoff_of, disposition_argument, output_file, parse_key, root_argument,
+    variable_name,
 };
 pub(crate) use watch::{
-    EXISTING, MOST_ATTEMPTS, MOST_CHILDREN, OBSERVE, ORDER, RawWatch, SHORTEST_POLL,
+    EXISTING, MOST_ATTEMPTS, MOST_CHILDREN, OBSERVE, ON_DEAD, ORDER, RawWatch, SHORTEST_POLL,
+    limit_is_above_own, parse_rate, show_ionice, show_limit,
 };
 
 use crate::core::template::nearest;
@@ -166,6 +168,13 @@ pub(crate) fn assemble(
             path: place!(path),
             done: place!(done),
             dead: place!(dead),
+            deliver: place!(deliver),
+            output: place!(output),
+            cycle: raw
+                .cycle
+                .as_ref()
+                .or(defaults.cycle.as_ref())
+                .is_some_and(|c| c.value),
         };
         if let Some(watch) = raw.finish(&name, &spot, defaults, plan.daemon.concurrency, problems) {
             plan.watches.push(watch);

@@ -4,6 +4,8 @@
 
 #[path = "config/command_line.rs"]
 mod command_line;
+#[path = "config/dispatch.rs"]
+mod dispatch;
 #[path = "config/errors.rs"]
 mod errors;
 

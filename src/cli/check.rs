@@ -1,11 +1,15 @@
 //! What `settled check` prints: how a plan is understood, and what looks wrong on this machine.
 //! The only place outside a scout that looks at users' paths, and never part of the daemon.
 
-use crate::config::{below, fixed_dir, show_duration, show_size};
+mod work;
+
+use crate::config::{
+    below, fixed_dir, limit_is_above_own, show_duration, show_ionice, show_limit, show_size,
+};
 use crate::core::select::Pattern;
 use crate::core::template::Template;
-use crate::plan::{Disposition, Existing, Observe, OnChange, OnCtime, Order, Plan, WatchPlan};
-use nix::unistd::{AccessFlags, access};
+use crate::plan::{Action, Disposition, Existing, Observe, OnChange, OnCtime, Plan, WatchPlan};
+use nix::unistd::{AccessFlags, access, geteuid};
 use std::ffi::OsStr;
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -81,48 +85,7 @@ fn describe_watch(out: &mut String, watch: &WatchPlan, filesystem: Option<&Files
         path.extend_from_slice(rel);
         line(out, "left out", format!("{} (settled's own)", shown(&path)));
     }
-    let run: Vec<String> = watch.argv().iter().map(argument).collect();
-    line(out, "run", run.join(" "));
-    if let Some(cwd) = &watch.cwd {
-        line(out, "cwd", shown(cwd));
-    }
-    for (name, value) in &watch.env {
-        line(out, "env", format!("{name}={}", argument(value)));
-    }
-    let order = match watch.order {
-        Order::Arrival => "arrival",
-        Order::Name => "name",
-        Order::Mtime => "mtime",
-    };
-    if let Some(key) = &watch.key {
-        let serial = if watch.serial {
-            ", one at a time for each"
-        } else {
-            ""
-        };
-        line(out, "key", format!("{}{serial}", key.text()));
-    }
-    let timeout = watch.timeout.map_or_else(
-        || "no time limit".into(),
-        |t| {
-            format!(
-                "SIGTERM after {}, SIGKILL {} later",
-                show_duration(t),
-                show_duration(watch.kill_after)
-            )
-        },
-    );
-    line(
-        out,
-        "jobs",
-        format!(
-            "{} at once, in order of {order}; {timeout}; {} attempts, {} to {} between them",
-            watch.concurrency,
-            watch.attempts,
-            show_duration(watch.backoff.first),
-            show_duration(watch.backoff.max)
-        ),
-    );
+    work::describe(out, watch);
     line(out, "done", disposition(&watch.done));
     line(out, "dead", disposition(&watch.dead));
 }
@@ -246,14 +209,19 @@ fn warnings(plan: &Plan, watch: &WatchPlan) -> Vec<String> {
         }
     }
     if let Some(what) = watch.argv().first().and_then(program_missing) {
-        warnings.push(format!("run: {what}"));
+        let key = match watch.action {
+            Action::Worker(_) => "worker",
+            _ => "run",
+        };
+        warnings.push(format!("{key}: {what}"));
     }
+    if let Some(dir) = watch.output.as_deref().and_then(directory_missing) {
+        warnings.push(format!("output: {dir}"));
+    }
+    privileges(watch, &mut warnings);
     let real_root = real(root);
     for other in &plan.watches {
-        for target in [&other.done, &other.dead] {
-            let Disposition::Move { to, .. } = target else {
-                continue;
-            };
+        for to in work::targets(other) {
             let fixed = fixed_dir(to);
             let real_target = real(Path::new(OsStr::from_bytes(&fixed)));
             let seen = below(
@@ -268,8 +236,65 @@ fn warnings(plan: &Plan, watch: &WatchPlan) -> Vec<String> {
                 ));
             }
         }
+        let Some(file) = &other.output else {
+            continue;
+        };
+        let real_file = real(Path::new(OsStr::from_bytes(file)));
+        let real_file = real_file.as_os_str().as_bytes();
+        let seen = below(real_file, real_root.as_os_str().as_bytes()).is_some();
+        if seen && below(file, &watch.path).is_none() {
+            warnings.push(format!(
+                "output: {} is in this watch behind a symbolic link, and is not left out; write paths without links",
+                shown(file)
+            ));
+        }
     }
     warnings
+}
+
+/// What only a privileged daemon can do, if this one, asked as this user, is none.
+fn privileges(watch: &WatchPlan, warnings: &mut Vec<String>) {
+    if geteuid().is_root() {
+        return;
+    }
+    let process = &watch.process;
+    if process.nice.is_some_and(|nice| nice < 0) {
+        warnings
+            .push("nice: below 0 needs root, CAP_SYS_NICE or an RLIMIT_NICE that allows it".into());
+    }
+    if process
+        .ionice
+        .is_some_and(|io| show_ionice(io).starts_with("realtime"))
+    {
+        warnings.push("ionice: realtime needs root or CAP_SYS_NICE".into());
+    }
+    for limit in &process.limits {
+        if limit_is_above_own(*limit) {
+            warnings.push(format!(
+                "limits: {} is above the hard limit of this process, and needs root or CAP_SYS_RESOURCE",
+                show_limit(*limit)
+            ));
+        }
+    }
+    if let Action::Deliver(deliver) = &watch.action
+        && deliver.owner.0.is_some_and(|uid| uid != geteuid().as_raw())
+    {
+        warnings.push("deliver.owner: to give files away needs root or CAP_CHOWN".into());
+    }
+}
+
+/// Why no file can be made there, as far as can be seen from here.
+fn directory_missing(file: &[u8]) -> Option<String> {
+    let file = Path::new(OsStr::from_bytes(file));
+    if file.is_dir() {
+        return Some(format!("{} is a directory", file.display()));
+    }
+    let dir = file.parent()?;
+    match dir.metadata() {
+        Ok(meta) if meta.is_dir() => None,
+        Ok(_) => Some(format!("{} is not a directory", dir.display())),
+        Err(error) => Some(format!("{}: {error}", dir.display())),
+    }
 }
 
 /// Why the program cannot be started, as far as can be seen from here.

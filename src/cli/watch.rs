@@ -2,7 +2,7 @@
 
 use crate::config::{self, At, Problems, RawWatch, Spot};
 use crate::core::template::{Template, slug};
-use crate::plan::{Backoff, Existing, Level, Observe, Order, Plan};
+use crate::plan::{Backoff, Existing, Level, Observe, OnDead, Order, Plan, Rate};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -56,6 +56,9 @@ pub(super) fn command() -> Command {
         .arg(option("key", "TEMPLATE", "The value of {key}, as in '{dir1}'").value_parser(config::parse_key))
         .arg(flag("serial", "One command at a time for each key"))
         .arg(option("order", "BY", "Start in the order of: arrival (default), name or mtime").value_parser(|t: &str| config::choice(t, &config::ORDER)))
+        .arg(option("rate", "RATE", "Starts at most so many commands, as in 20/s, 100/m or 5/h").value_parser(config::parse_rate))
+        .arg(option("on-dead", "WHAT", "After a file is given up: continue (default), or halt until it is taken away or replaced").value_parser(|t: &str| config::choice(t, &config::ON_DEAD)))
+        .arg(option("output", "FILE", "Append what CMD prints to FILE instead of the log").value_parser(value_parser!(OsString)))
         .arg(option("env", "NAME=TEMPLATE", "A variable for CMD; may be repeated").action(ArgAction::Append).value_parser(variable))
         .arg(option("state", "DIR", "Where the journal is kept [default: below $XDG_STATE_HOME/settled or ~/.local/state/settled]").value_parser(value_parser!(OsString)))
         .arg(option("log-level", "LEVEL", "error, warning, info (default) or debug").value_parser(|t: &str| config::choice(t, &config::LEVELS)))
@@ -129,6 +132,15 @@ pub(super) fn plan(given: &ArgMatches) -> Result<Plan, Vec<String>> {
         }
     };
     let (done, dead) = (disposition("done"), disposition("dead"));
+    let output = given.get_one::<OsString>("output").and_then(|file| {
+        match config::output_file(file.as_bytes()) {
+            Ok(()) => Some(At::argument(config::absolute(&cwd, file.as_bytes()))),
+            Err(what) => {
+                errors.push(format!("--output: {what}"));
+                None
+            }
+        }
+    });
     let mut run = Vec::new();
     for (n, text) in given
         .get_many::<String>("cmd")
@@ -175,6 +187,9 @@ pub(super) fn plan(given: &ArgMatches) -> Result<Plan, Vec<String>> {
         key: value::<Template>(given, "key"),
         serial: Some(At::argument(given.get_flag("serial"))),
         order: value::<Order>(given, "order"),
+        on_dead: value::<OnDead>(given, "on-dead"),
+        rate: value::<Rate>(given, "rate"),
+        output,
         env: variables,
         cwd: Some(At::argument(cwd)),
         timeout: value::<Duration>(given, "timeout"),
@@ -306,6 +321,12 @@ mod tests {
             "--serial",
             "--order",
             "mtime",
+            "--rate",
+            "30/m",
+            "--on-dead",
+            "continue",
+            "--output",
+            "/var/log/x.log",
             "--env",
             "A=b=c",
             "--env",
@@ -343,6 +364,12 @@ mod tests {
             (2, 9)
         );
         assert_eq!((watch.poll.as_secs(), watch.order), (3, Order::Mtime));
+        let rate = Rate {
+            count: 30,
+            per: Duration::from_secs(60),
+        };
+        assert_eq!((watch.rate, watch.on_dead), (Some(rate), OnDead::Continue));
+        assert_eq!(watch.output.as_deref(), Some(b"/var/log/x.log".as_slice()));
         assert_eq!(watch.key.as_ref().unwrap().text(), "{dir1}");
         let env: Vec<_> = watch
             .env
@@ -370,6 +397,10 @@ mod tests {
             "in/../incoming",
             "--done",
             "move=archive/{date}",
+            "--on-dead",
+            "halt",
+            "--output",
+            "log/x",
             "--",
             "true",
         ]);
@@ -377,6 +408,9 @@ mod tests {
         assert_eq!(watch.path, cwd.join("incoming").as_os_str().as_bytes());
         let target = format!("{}/archive/{{date}}", cwd.display());
         assert!(matches!(&watch.done, Disposition::Move { to, .. } if to.text() == target));
+        let output = cwd.join("log/x");
+        assert_eq!(watch.output.as_deref(), Some(output.as_os_str().as_bytes()));
+        assert_eq!(watch.on_dead, OnDead::Halt);
         assert_eq!(watch.argv().first().unwrap().text(), "true");
     }
 

@@ -62,7 +62,7 @@ impl fmt::Display for ConfigError {
                 "" => {}
                 "path" => line.push_str("DIR: "),
                 "run" => line.push_str("CMD: "),
-                option => line.push_str(&format!("--{option}: ")),
+                option => line.push_str(&format!("--{}: ", option.replace('_', "-"))),
             }
         } else {
             line.push_str(&self.file.display().to_string());

@@ -5,23 +5,31 @@ use super::paths::{below, normal};
 use crate::core::select::Verdict;
 use crate::core::template::{Template, Values};
 use crate::core::time::Wall;
-use crate::plan::{Disposition, Plan, WatchPlan};
+use crate::plan::{Action, Disposition, Plan, WatchPlan};
 use std::os::unix::ffi::OsStrExt;
 
-/// A disposition that moves.
+/// The key of a delivery's target.
+const DELIVER: &str = "deliver.to";
+
+/// What brings files into another directory: a disposition, or a delivery.
 struct Move<'a> {
     /// Index of its watch.
     watch: usize,
     key: &'static str,
+    verb: &'static str,
     to: &'a Template,
     spot: Spot,
 }
 
-/// Where each watch's `path`, `done` and `dead` were written, in the order of the plan.
+/// Where these keys of each watch were written, in the order of the plan.
 pub(super) struct Places {
     pub(super) path: Spot,
     pub(super) done: Spot,
     pub(super) dead: Spot,
+    pub(super) deliver: Spot,
+    pub(super) output: Spot,
+    /// Files may go round from here.
+    pub(super) cycle: bool,
 }
 
 /// Fills in [`WatchPlan::excluded`], and notes watches inside the state directory and files that would
@@ -43,11 +51,20 @@ pub(super) fn settle_own_paths(plan: &mut Plan, places: &[Places], problems: &mu
         }
         excluded.push(out);
     }
+    outputs(plan, places, &state, &mut excluded, problems);
     let moves = moves(plan, places);
     // Which watch's files come into which watch by which move.
     let mut ways: Vec<(usize, usize, usize)> = Vec::new();
     for (m, one) in moves.iter().enumerate() {
         let fixed = fixed_dir(one.to);
+        if let Some(from) = plan.watches.get(one.watch)
+            && one.key == DELIVER
+            && below(&fixed, &state).is_some()
+        {
+            let what = "lies in the state directory; deliver to another";
+            problems.add(&one.spot, &section(from), one.key, what);
+        }
+        let may_go_round = places.get(one.watch).is_some_and(|place| place.cycle);
         for (w, watch) in plan.watches.iter().enumerate() {
             let own = excluded.get_mut(w);
             match below(&fixed, &watch.path) {
@@ -58,7 +75,7 @@ pub(super) fn settle_own_paths(plan: &mut Plan, places: &[Places], problems: &mu
                 }
                 _ => {
                     let from = plan.watches.get(one.watch);
-                    if from.is_some_and(|from| would_see(watch, from, one.to)) {
+                    if !may_go_round && from.is_some_and(|from| would_see(watch, from, one.to)) {
                         ways.push((one.watch, w, m));
                     }
                 }
@@ -74,7 +91,7 @@ pub(super) fn settle_own_paths(plan: &mut Plan, places: &[Places], problems: &mu
                 &one.spot,
                 &section(watch),
                 one.key,
-                "moves files to where this watch sees them again; move them to a directory of their own, with a fixed path below the watched one or elsewhere",
+                format!("{} files to where this watch sees them again; name a directory of their own, with a fixed path below the watched one or elsewhere", one.verb),
             );
         } else if reaches(&ways, *into, *from) {
             let others = plan.watches.get(*into).map_or("", |w| &w.name);
@@ -82,7 +99,7 @@ pub(super) fn settle_own_paths(plan: &mut Plan, places: &[Places], problems: &mu
                 &one.spot,
                 &section(watch),
                 one.key,
-                format!("moves files into watch {others}, from where they come back: they would go round for ever; break the circle"),
+                format!("{} files into watch {others}, from where they come back: they would go round for ever; break the circle, or write cycle = true if something else ends it", one.verb),
             );
         }
     }
@@ -98,6 +115,38 @@ pub(super) fn settle_own_paths(plan: &mut Plan, places: &[Places], problems: &mu
     }
 }
 
+/// Leaves the files that outputs are appended to out of the watches that have them below their roots.
+fn outputs(
+    plan: &Plan,
+    places: &[Places],
+    state: &[u8],
+    excluded: &mut [Vec<Vec<u8>>],
+    problems: &mut Problems,
+) {
+    for (from, place) in plan.watches.iter().zip(places) {
+        let Some(file) = &from.output else {
+            continue;
+        };
+        if below(file, state).is_some() {
+            let what = "lies in the state directory; name a file elsewhere";
+            problems.add(&place.output, &section(from), "output", what);
+        }
+        for (watch, own) in plan.watches.iter().zip(excluded.iter_mut()) {
+            match below(file, &watch.path) {
+                Some(rel) if !rel.is_empty() => own.push(rel.to_vec()),
+                _ if below(&watch.path, file).is_some() => {
+                    let what = format!(
+                        "is a directory that watch {} needs; name a file",
+                        watch.name
+                    );
+                    problems.add(&place.output, &section(from), "output", what);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
 fn section(watch: &WatchPlan) -> String {
     format!("watch.{}", watch.name)
 }
@@ -105,6 +154,15 @@ fn section(watch: &WatchPlan) -> String {
 fn moves<'a>(plan: &'a Plan, places: &[Places]) -> Vec<Move<'a>> {
     let mut moves = Vec::new();
     for (n, (watch, place)) in plan.watches.iter().zip(places).enumerate() {
+        if let Action::Deliver(deliver) = &watch.action {
+            moves.push(Move {
+                watch: n,
+                key: DELIVER,
+                verb: "delivers",
+                to: &deliver.to,
+                spot: place.deliver.clone(),
+            });
+        }
         for (key, disposition, spot) in [
             ("done", &watch.done, &place.done),
             ("dead", &watch.dead, &place.dead),
@@ -113,6 +171,7 @@ fn moves<'a>(plan: &'a Plan, places: &[Places]) -> Vec<Move<'a>> {
                 moves.push(Move {
                     watch: n,
                     key,
+                    verb: "moves",
                     to,
                     spot: spot.clone(),
                 });

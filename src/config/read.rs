@@ -3,6 +3,7 @@
 use super::error::{At, Problems, Spot};
 use super::{paths, units};
 use crate::core::template::{Template, nearest};
+use std::fmt::Display;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -102,15 +103,22 @@ impl Reader<'_> {
 
     /// A whole number from 1 to `most`.
     pub(super) fn count(&mut self, key: &str, value: &Value, most: u32) -> Option<At<u32>> {
+        self.number(key, value, 1, most)
+    }
+
+    /// A whole number from `least` to `most`.
+    pub(super) fn number<N>(&mut self, key: &str, value: &Value, least: N, most: N) -> Option<At<N>>
+    where
+        N: TryFrom<i128> + PartialOrd + Display + Copy,
+    {
+        let remedy = format!("write a number from {least} to {most}");
         let parsed = match value.get_ref() {
             DeValue::Integer(number) => i128::from_str_radix(number.as_str(), number.radix())
                 .ok()
-                .and_then(|n| u32::try_from(n).ok())
-                .filter(|n| (1..=most).contains(n))
-                .ok_or_else(|| {
-                    format!("{number} is out of range; write a number from 1 to {most}")
-                }),
-            other => Err(format!("{}; write a number from 1 to {most}", is_a(other))),
+                .and_then(|n| N::try_from(n).ok())
+                .filter(|n| (least..=most).contains(n))
+                .ok_or_else(|| format!("{number} is out of range; {remedy}")),
+            other => Err(format!("{}; {remedy}", is_a(other))),
         };
         self.checked(key, value, parsed)
     }
@@ -295,7 +303,7 @@ pub(crate) fn template(text: &str) -> Result<Template, String> {
 }
 
 /// What a value of the wrong type is.
-fn is_a(value: &DeValue) -> &'static str {
+pub(super) fn is_a(value: &DeValue) -> &'static str {
     match value {
         DeValue::String(_) => "is a string",
         DeValue::Integer(_) => "is a number",

@@ -64,11 +64,14 @@ pub(super) fn command(
     key: &str,
     value: &Value,
 ) -> Option<At<Vec<At<Template>>>> {
-    const EXAMPLE: &str =
-        "run = [\"/usr/local/bin/load\", \"{path}\"]; there is no shell in between";
-    let list = reader.array(key, value, EXAMPLE)?;
+    let example = if key == "worker" {
+        "worker = [\"/usr/local/bin/loader\"]; there is no shell in between"
+    } else {
+        "run = [\"/usr/local/bin/load\", \"{path}\"]; there is no shell in between"
+    };
+    let list = reader.array(key, value, example)?;
     if list.is_empty() {
-        let what = format!("is empty; name a program, as in {EXAMPLE}");
+        let what = format!("is empty; name a program, as in {example}");
         reader.wrong(key, value, what);
         return None;
     }
@@ -92,6 +95,22 @@ pub(super) fn command(
     } else {
         None
     }
+}
+
+/// The file that output goes to.
+pub(super) fn output(reader: &mut Reader, key: &str, value: &Value) -> Option<At<Vec<u8>>> {
+    let path = reader.path(key, value)?;
+    let text = reader.text(key, value)?;
+    let parsed = output_file(text.as_bytes()).map(|()| path.value);
+    reader.checked(key, value, parsed)
+}
+
+/// Whether this can be a file's name.
+pub(crate) fn output_file(text: &[u8]) -> Result<(), String> {
+    if text.is_empty() || text.ends_with(b"/") || text.ends_with(b"/.") {
+        return Err("names no file; write one, as in \"/var/log/settled/loads.log\"".into());
+    }
+    Ok(())
 }
 
 /// Whether the first argument can name a program.

@@ -1,22 +1,36 @@
 //! `[watch.NAME]` and `[defaults]`: the keys, their defaults, and what must fit together.
 
+mod act;
+mod deliver;
+mod dispatch;
+mod fit;
+mod process;
+
+pub(crate) use dispatch::{ON_DEAD, parse_rate};
+pub(crate) use process::{limit_is_above_own, show_ionice, show_limit};
+
 use super::error::{At, Problems, Spot};
-use super::read::Reader;
+use super::read::{Reader, Value};
 use super::values::{
     BACKOFF, Environment, backoff, command, disposition, environment, fill, former, globs,
-    key_template, span,
+    key_template, output, span,
 };
-use crate::core::select::Select;
-use crate::core::template::{Field, Template};
+use crate::core::template::Template;
 use crate::plan::{
-    Action, Backoff, Disposition, Existing, Observe, OnChange, OnCtime, Order, WatchPlan,
+    Action, Backoff, DeliverPlan, Delivery, Disposition, Existing, Observe, OnChange, OnCtime,
+    OnDead, Order, Orphans, ProcessPlan, Rate, WatchPlan,
 };
+use act::{Batch, Kind};
+use dispatch::{DELIVERY, MOST_TOGETHER, ORPHANS, RawBatch};
+use fit::Notes;
+use process::{RawUser, octal};
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::time::Duration;
 use toml::de::DeTable;
 
 /// Every key of a watch.
-pub(super) const KEYS: [&str; 31] = [
+pub(super) const KEYS: [&str; 53] = [
     "path",
     "recursive",
     "include",
@@ -48,36 +62,40 @@ pub(super) const KEYS: [&str; 31] = [
     "backoff",
     "done",
     "dead",
+    "worker",
+    "workers",
+    "window",
+    "ready",
+    "deliver",
+    "cycle",
+    "batch",
+    "key_concurrency",
+    "on_dead",
+    "rate",
+    "user",
+    "group",
+    "umask",
+    "nice",
+    "ionice",
+    "limits",
+    "output",
+    "orphans",
+    "delivery",
+    "permanent",
+    "temporary",
+    "max_age",
 ];
 
 /// Keys of the design that this version does not have.
-pub(super) const TO_COME: [&str; 26] = [
-    "batch",
-    "cycle",
+pub(super) const TO_COME: [&str; 8] = [
     "dedup",
-    "deliver",
-    "delivery",
     "duplicate",
     "expect",
-    "group",
     "invalid",
-    "limits",
     "marker",
-    "nice",
-    "on_dead",
     "on_new_dir",
-    "orphans",
-    "output",
-    "permanent",
-    "rate",
     "set",
-    "temporary",
-    "umask",
-    "user",
     "verify",
-    "window",
-    "worker",
-    "workers",
 ];
 
 /// What a watch does without being told.
@@ -85,6 +103,8 @@ pub(super) const POLL: Duration = Duration::from_secs(1);
 const KILL_AFTER: Duration = Duration::from_secs(10);
 const ATTEMPTS: u32 = 5;
 
+/// Shortest time for a worker to say that it is ready: less would never be met.
+const SHORTEST_READY: Duration = Duration::from_millis(10);
 /// Shortest interval of listings: less would be a busy loop.
 pub(crate) const SHORTEST_POLL: Duration = Duration::from_millis(10);
 /// Most children at once.
@@ -147,6 +167,28 @@ pub(crate) struct RawWatch {
     pub(crate) backoff: Option<At<Backoff>>,
     pub(crate) done: Option<At<Disposition>>,
     pub(crate) dead: Option<At<Disposition>>,
+    pub(crate) worker: Option<At<Vec<At<Template>>>>,
+    pub(crate) workers: Option<At<u32>>,
+    pub(crate) window: Option<At<u32>>,
+    pub(crate) ready: Option<At<Duration>>,
+    pub(crate) deliver: Option<At<DeliverPlan>>,
+    pub(crate) cycle: Option<At<bool>>,
+    pub(crate) batch: Option<At<RawBatch>>,
+    pub(crate) key_concurrency: Option<At<u32>>,
+    pub(crate) on_dead: Option<At<OnDead>>,
+    pub(crate) rate: Option<At<Rate>>,
+    pub(crate) user: Option<At<RawUser>>,
+    pub(crate) group: Option<At<u32>>,
+    pub(crate) umask: Option<At<u32>>,
+    pub(crate) nice: Option<At<i32>>,
+    pub(crate) ionice: Option<At<u16>>,
+    pub(crate) limits: Option<At<Vec<(u32, u64)>>>,
+    pub(crate) output: Option<At<Vec<u8>>>,
+    pub(crate) orphans: Option<At<Orphans>>,
+    pub(crate) delivery: Option<At<Delivery>>,
+    pub(crate) permanent: Option<At<Vec<i32>>>,
+    pub(crate) temporary: Option<At<Vec<i32>>>,
+    pub(crate) max_age: Option<At<Duration>>,
 }
 
 impl RawWatch {
@@ -190,16 +232,54 @@ impl RawWatch {
                 "backoff" => fill(&mut raw.backoff, backoff(reader, name, value)),
                 "done" => fill(&mut raw.done, disposition(reader, name, value)),
                 "dead" => fill(&mut raw.dead, disposition(reader, name, value)),
-                _ => {
-                    reader.unknown(key, &KEYS, &TO_COME);
-                    false
-                }
+                _ => match raw.read_dispatch(reader, name, value) {
+                    Some(good) => good,
+                    None => {
+                        reader.unknown(key, &KEYS, &TO_COME);
+                        false
+                    }
+                },
             };
             if !good {
                 raw.bad.insert(name.to_owned());
             }
         }
         raw
+    }
+
+    /// Reads one of the keys about what is done with a file; `None` if it is none of them.
+    fn read_dispatch(&mut self, reader: &mut Reader, name: &str, value: &Value) -> Option<bool> {
+        Some(match name {
+            "worker" => fill(&mut self.worker, command(reader, name, value)),
+            "workers" => fill(&mut self.workers, reader.count(name, value, MOST_CHILDREN)),
+            "window" => fill(&mut self.window, reader.count(name, value, MOST_TOGETHER)),
+            "ready" => fill(
+                &mut self.ready,
+                reader.duration(name, value, SHORTEST_READY),
+            ),
+            "deliver" => fill(&mut self.deliver, deliver::deliver(reader, name, value)),
+            "cycle" => fill(&mut self.cycle, reader.flag(name, value)),
+            "batch" => fill(&mut self.batch, dispatch::batch(reader, name, value)),
+            "key_concurrency" => fill(
+                &mut self.key_concurrency,
+                reader.count(name, value, MOST_CHILDREN),
+            ),
+            "on_dead" => fill(&mut self.on_dead, reader.choice(name, value, &ON_DEAD)),
+            "rate" => fill(&mut self.rate, dispatch::rate(reader, name, value)),
+            "user" => fill(&mut self.user, process::user(reader, name, value)),
+            "group" => fill(&mut self.group, process::group(reader, name, value)),
+            "umask" => fill(&mut self.umask, octal(reader, name, value, "\"027\"")),
+            "nice" => fill(&mut self.nice, reader.number(name, value, -20, 19)),
+            "ionice" => fill(&mut self.ionice, process::ionice(reader, name, value)),
+            "limits" => fill(&mut self.limits, process::limits(reader, name, value)),
+            "output" => fill(&mut self.output, output(reader, name, value)),
+            "orphans" => fill(&mut self.orphans, reader.choice(name, value, &ORPHANS)),
+            "delivery" => fill(&mut self.delivery, reader.choice(name, value, &DELIVERY)),
+            "permanent" => fill(&mut self.permanent, dispatch::codes(reader, name, value)),
+            "temporary" => fill(&mut self.temporary, dispatch::codes(reader, name, value)),
+            "max_age" => fill(&mut self.max_age, span(reader, name, value)),
+            _ => return None,
+        })
     }
 
     /// The whole watch: what this block does not say, `defaults` does. `None` if something is missing
@@ -223,7 +303,8 @@ impl RawWatch {
         }
         or_default!(path recursive include exclude ignore_case builtin_excludes min_size max_size
             min_age ignore_older settle flock observe poll existing on_ctime on_change formerly run
-            key serial order env cwd timeout kill_after attempts backoff done dead);
+            key order env cwd timeout kill_after attempts backoff done dead on_dead rate user group
+            umask nice ionice limits output orphans delivery permanent temporary max_age);
         let own_concurrency = self.concurrency.as_ref().or(defaults.concurrency.as_ref());
         let was_bad = |key: &str| self.bad.contains(key) || defaults.bad.contains(key);
 
@@ -234,39 +315,21 @@ impl RawWatch {
                 "is missing; say which directory, as in path = \"/srv/incoming\"",
             );
         }
-        let acts = ["run", "worker", "deliver"];
-        if run.is_none() && !acts.iter().any(|key| was_bad(key)) {
-            notes.add(
-                block,
-                "run",
-                "is missing; say what to do, as in run = [\"/usr/local/bin/load\", \"{path}\"]",
-            );
+        let kind = act::kind(&self, defaults, block, &mut notes);
+        if let Some(kind) = kind {
+            act::only_fitting(&self, kind, &mut notes);
         }
-        if let Some(serial) = serial.filter(|s| s.value && key.is_none() && !was_bad("key")) {
-            notes.add(
-                &serial.spot,
-                "serial",
-                "needs a key; add one, as in key = \"{dir1}\"",
-            );
-        }
+        let (serial, key_concurrency) = self.per_key(defaults, &mut notes);
         if key.is_none() && !was_bad("key") {
-            let in_run = run.map(|r| r.value.as_slice()).unwrap_or_default();
-            for (n, argument) in in_run.iter().enumerate() {
-                notes.key_used(&argument.value, &argument.spot, &format!("run[{n}]"));
-            }
-            let in_env = env.map(|e| e.value.as_slice()).unwrap_or_default();
-            for (variable, value) in in_env {
-                notes.key_used(&value.value, &value.spot, &format!("env.{variable}"));
-            }
-            for (which, disposition) in [("done.move", done), ("dead.move", dead)] {
-                if let Some(At {
-                    value: Disposition::Move { to, .. },
-                    spot,
-                }) = disposition
-                {
-                    notes.key_used(to, spot, which);
+            for (at, which) in [
+                (serial.map(|at| &at.spot), "serial"),
+                (key_concurrency.map(|at| &at.spot), "key_concurrency"),
+            ] {
+                if let Some(spot) = at {
+                    notes.add(spot, which, "needs a key; add one, as in key = \"{dir1}\"");
                 }
             }
+            self.no_key_used(defaults, kind, &mut notes);
         }
         if let (Some(min), Some(max)) = (min_size, max_size)
             && min.value > max.value
@@ -286,6 +349,39 @@ impl RawWatch {
                 "is not less than ignore_older: no file is selected; lower it",
             );
         }
+        self.codes_differ(defaults, &mut notes);
+        if let (Some(halt), Some(dead)) = (on_dead.filter(|o| o.value == OnDead::Halt), dead)
+            && dead.value != Disposition::Keep
+        {
+            notes.add(
+                &halt.spot,
+                "on_dead",
+                "waits until the dead job's file is taken away, which dead does at once; write dead = \"keep\"",
+            );
+        }
+        let delivery = delivery.map_or(Delivery::AtLeastOnce, |d| d.value);
+        let action = kind.and_then(|kind| act::action(&self, defaults, kind, &mut notes));
+        let batch = self
+            .batch
+            .as_ref()
+            .or(defaults.batch.as_ref())
+            .map(|raw| Batch {
+                raw,
+                own: self.batch.is_some(),
+                run,
+                env,
+                serial: serial.is_some(),
+                delivery,
+            });
+        let batch = batch
+            .zip(action.as_ref())
+            .and_then(|(batch, action)| batch.plan(action, &mut notes));
+        let identity = process::identity(user, group, &mut notes);
+        if let (Some(Action::Deliver(plan)), Some(at)) =
+            (&action, self.deliver.as_ref().or(defaults.deliver.as_ref()))
+        {
+            process::can_give(plan.owner, identity.as_ref(), &at.spot, &mut notes);
+        }
         let select = notes.select(
             include,
             exclude,
@@ -295,17 +391,20 @@ impl RawWatch {
         if notes.wrong {
             return None;
         }
-        let (Some(path), Some(run), Some(mut select)) = (path, run, select) else {
+        let (Some(path), Some(action), Some(mut select)) = (path, action, select) else {
             // What is missing here was wrong, and noted when it was read.
             return None;
         };
+        // Of `[defaults]` there may be what is for other watches.
+        let commands = kind != Some(Kind::Deliver);
+        let statuses = kind == Some(Kind::Run);
+        let codes = |at: Option<&At<Vec<i32>>>| at.filter(|_| statuses).map(|c| c.value.clone());
         select.min_size = min_size.map(|s| s.value);
         select.max_size = max_size.map(|s| s.value);
         select.min_age = min_age.map(|s| s.value);
         select.ignore_older = ignore_older.map(|s| s.value);
         let disposition =
             |d: Option<&At<Disposition>>| d.map_or(Disposition::Keep, |d| d.value.clone());
-        let plan = WatchPlan::placeholder(name);
         Some(WatchPlan {
             name: name.to_owned(),
             formerly: formerly.map(|f| f.value.clone()),
@@ -320,15 +419,32 @@ impl RawWatch {
             existing: existing.map_or(Existing::Run, |e| e.value),
             on_ctime: on_ctime.map_or(OnCtime::Ignore, |o| o.value),
             on_change: on_change.map_or(OnChange::Run, |o| o.value),
-            action: Action::Run(run.value.iter().map(|r| r.value.clone()).collect()),
+            action,
+            batch,
             key: key.map(|k| k.value.clone()),
-            serial: serial.is_some_and(|s| s.value),
+            serial: serial.is_some(),
+            key_concurrency: key_concurrency.map(|k| k.value),
+            on_dead: on_dead.map_or(OnDead::Continue, |o| o.value),
+            rate: rate.map(|r| r.value),
             order: order.map_or(Order::Arrival, |o| o.value),
-            env: env.map_or_else(Vec::new, |e| {
+            env: env.filter(|_| commands).map_or_else(Vec::new, |e| {
                 let owned = |(k, v): &(String, At<Template>)| (k.clone(), v.value.clone());
                 e.value.iter().map(owned).collect()
             }),
-            cwd: cwd.map(|c| c.value.clone()),
+            cwd: cwd.filter(|_| commands).map(|c| c.value.clone()),
+            process: Rc::new(ProcessPlan {
+                identity,
+                umask: umask.map(|u| u.value),
+                nice: nice.map(|n| n.value),
+                ionice: ionice.map(|i| i.value),
+                limits: limits.map(|l| l.value.clone()).unwrap_or_default(),
+            }),
+            output: output.filter(|_| commands).map(|o| o.value.clone()),
+            orphans: orphans.map_or(Orphans::Wait, |o| o.value),
+            delivery,
+            permanent: codes(permanent).unwrap_or_default(),
+            temporary: codes(temporary).unwrap_or_default(),
+            max_age: max_age.map(|a| a.value).filter(|a| !a.is_zero()),
             concurrency: own_concurrency.map_or(concurrency, |c| c.value),
             timeout: timeout.map(|t| t.value).filter(|t| !t.is_zero()),
             kill_after: kill_after.map_or(KILL_AFTER, |k| k.value),
@@ -336,62 +452,7 @@ impl RawWatch {
             backoff: backoff.map_or(BACKOFF, |b| b.value),
             done: disposition(done),
             dead: disposition(dead),
-            ..plan
         })
-    }
-}
-
-/// Notes problems of one watch.
-struct Notes<'a> {
-    problems: &'a mut Problems,
-    section: &'a str,
-    wrong: bool,
-}
-
-impl Notes<'_> {
-    fn add(&mut self, spot: &Spot, key: &str, what: &str) {
-        self.problems.add(spot, self.section, key, what);
-        self.wrong = true;
-    }
-
-    fn key_used(&mut self, template: &Template, spot: &Spot, where_: &str) {
-        if template.uses(Field::Key) {
-            self.add(
-                spot,
-                where_,
-                "{key} needs a key; add one, as in key = \"{dir1}\"",
-            );
-        }
-    }
-
-    /// Builds the selection; patterns that are none are noted at their place.
-    fn select(
-        &mut self,
-        include: Option<&At<Vec<At<String>>>>,
-        exclude: Option<&At<Vec<At<String>>>>,
-        ignore_case: bool,
-        built_in: bool,
-    ) -> Option<Select> {
-        let list = |l: Option<&At<Vec<At<String>>>>| l.map(|l| l.value.clone()).unwrap_or_default();
-        let (include, exclude) = (list(include), list(exclude));
-        let texts = |l: &[At<String>]| l.iter().map(|p| p.value.clone()).collect::<Vec<_>>();
-        match Select::new(&texts(&include), &texts(&exclude), ignore_case, built_in) {
-            Ok(select) => Some(select),
-            Err(bad) => {
-                for one in bad {
-                    let (key, list) = if one.in_include {
-                        ("include", &include)
-                    } else {
-                        ("exclude", &exclude)
-                    };
-                    if let Some(pattern) = list.get(one.index) {
-                        let what = format!("{:?}: {}", pattern.value, one.what);
-                        self.add(&pattern.spot, &format!("{key}[{}]", one.index), &what);
-                    }
-                }
-                None
-            }
-        }
     }
 }
 
