@@ -235,12 +235,14 @@ fn known(daemon: bool) -> BTreeSet<String> {
     let mut keys = if daemon {
         vec!["include", "socket"]
     } else {
-        Vec::new()
+        vec!["cycle"]
     };
     for field in fields(&plan, of) {
         match field {
             // Not written by users: the block's name, and what follows from other keys.
             "name" | "excluded" => {}
+            "action" => keys.extend(["run", "worker", "workers", "window", "ready", "deliver"]),
+            "process" => keys.extend(["user", "group", "umask", "nice", "ionice", "limits"]),
             "select" => keys.extend([
                 "include",
                 "exclude",
@@ -301,17 +303,26 @@ fn toml_value(text: &str) -> String {
 fn every_default_can_be_written_down() {
     let mut daemon = String::new();
     let mut watch = String::new();
+    let mut worker = String::new();
     for item in items() {
         let Some(default) = item.default else {
             continue;
         };
-        let block = if item.daemon { &mut daemon } else { &mut watch };
+        let block = match item.key.as_str() {
+            _ if item.daemon => &mut daemon,
+            "workers" | "window" => &mut worker,
+            _ => &mut watch,
+        };
         block.push_str(&format!("{} = {}\n", item.key, toml_value(&default)));
     }
     assert!(daemon.contains("drain") && watch.contains("backoff"));
+    assert_eq!(worker.lines().count(), 2);
     assert_good(
         "all defaults",
-        &format!("[daemon]\n{daemon}[watch.all]\npath = \"/srv\"\nrun = [\"true\"]\n{watch}"),
+        &format!(
+            "[daemon]\n{daemon}[watch.all]\npath = \"/srv\"\nrun = [\"true\"]\n{watch}\
+             [watch.worker]\npath = \"/srv\"\nworker = [\"true\"]\n{worker}"
+        ),
     );
     // The check has to be able to fail for this test to mean anything.
     let said = check("[watch.all]\npath = \"/srv\"\nrun = [\"true\"]\npol = \"1s\"\n");
