@@ -12,6 +12,7 @@ CARGO   ?= cargo
 INSTALL ?= install
 BINARY   = $(or $(CARGO_TARGET_DIR),target)/release/settled
 EXAMPLES = $(wildcard packaging/examples/*.toml)
+WORKERS  = $(wildcard packaging/examples/worker*)
 
 .PHONY: build demo test lint bench fuzz install uninstall clean help
 
@@ -45,6 +46,7 @@ install: ## to $(DESTDIR)$(PREFIX); run `make build` before
 	$(INSTALL) -D -m 0755 $(BINARY) "$(DESTDIR)$(BINDIR)/settled"
 	$(INSTALL) -D -m 0644 man/settled.8 "$(DESTDIR)$(MANDIR)/man8/settled.8"
 	$(INSTALL) -D -m 0644 man/settled.toml.5 "$(DESTDIR)$(MANDIR)/man5/settled.toml.5"
+	$(INSTALL) -D -m 0644 man/settled-worker.7 "$(DESTDIR)$(MANDIR)/man7/settled-worker.7"
 	$(INSTALL) -d "$(DESTDIR)$(UNITDIR)"
 	sed 's|/usr/bin/settled|$(BINDIR)/settled|; s|/etc/settled/|$(SYSCONFDIR)/settled/|' \
 	    packaging/systemd/settled.service >"$(DESTDIR)$(UNITDIR)/settled.service"
@@ -52,6 +54,7 @@ install: ## to $(DESTDIR)$(PREFIX); run `make build` before
 	$(INSTALL) -D -m 0644 packaging/systemd/settled.sysusers "$(DESTDIR)$(SYSUSERSDIR)/settled.conf"
 	$(INSTALL) -d "$(DESTDIR)$(DOCDIR)/examples"
 	$(INSTALL) -m 0644 $(EXAMPLES) "$(DESTDIR)$(DOCDIR)/examples"
+	$(INSTALL) -m 0755 $(WORKERS) "$(DESTDIR)$(DOCDIR)/examples"
 	$(INSTALL) -m 0644 README.md CHANGELOG.md LICENSE "$(DESTDIR)$(DOCDIR)"
 	@# A configuration that is there is the administrator's.
 	test -e "$(DESTDIR)$(SYSCONFDIR)/settled/settled.toml" || \
@@ -59,7 +62,8 @@ install: ## to $(DESTDIR)$(PREFIX); run `make build` before
 
 uninstall: ## all that install put there but the configuration
 	rm -f "$(DESTDIR)$(BINDIR)/settled" "$(DESTDIR)$(MANDIR)/man8/settled.8" \
-	    "$(DESTDIR)$(MANDIR)/man5/settled.toml.5" "$(DESTDIR)$(UNITDIR)/settled.service" \
+	    "$(DESTDIR)$(MANDIR)/man5/settled.toml.5" \
+	    "$(DESTDIR)$(MANDIR)/man7/settled-worker.7" "$(DESTDIR)$(UNITDIR)/settled.service" \
 	    "$(DESTDIR)$(SYSUSERSDIR)/settled.conf"
 	rm -rf "$(DESTDIR)$(DOCDIR)"
 

@@ -3,6 +3,9 @@
 //! Neither side waits for the other: what the worker does not read is queued here, what it says is taken in within each
 //! turn's budget.
 
+use super::{Child, Children, Happening, TOKENS_FEED};
+use crate::core::Input;
+use crate::core::ids::RunId;
 use crate::core::protocol::ANSWER_MAX;
 use crate::sys::process;
 use mio::unix::SourceFd;
@@ -21,6 +24,72 @@ const PIPE_BYTES: i32 = 1024 * 1024;
 
 /// The queue's memory that is kept while the queue is empty.
 const KEPT_BYTES: usize = 64 * 1024;
+
+impl Children {
+    /// Gives a worker these bytes, whole lines, with the next [`Children::flush`], or as soon as it reads. What cannot be
+    /// given any more, because it has ended or has closed its standard input, is dropped: its end is told.
+    pub fn feed(&mut self, run: RunId, bytes: &[u8]) {
+        self.change_feed(run, |worker| worker.feed.push(bytes));
+    }
+
+    /// Closes a worker's standard input once it has been given everything.
+    pub fn close_input(&mut self, run: RunId) {
+        self.change_feed(run, |worker| worker.feed.close());
+    }
+
+    fn change_feed(&mut self, run: RunId, change: impl FnOnce(&mut Worker) -> bool) {
+        if let Some(&place) = self.runs.get(&run)
+            && let Some(child) = self.places.get_mut(place).and_then(Option::as_mut)
+            && let Some(worker) = &mut child.worker
+            && change(worker)
+            && self.fed.last() != Some(&place)
+        {
+            self.fed.push(place);
+        }
+    }
+
+    /// Writes what workers were fed in this turn, to each in one go.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2): a worker would wait for ever. The daemon has to end.
+    pub fn flush(&mut self) -> io::Result<()> {
+        while let Some(place) = self.fed.pop() {
+            self.flush_feed(place)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn flush_feed(&mut self, place: usize) -> io::Result<()> {
+        match self.places.get_mut(place).and_then(Option::as_mut) {
+            Some(Child {
+                worker: Some(worker),
+                ..
+            }) => worker
+                .feed
+                .flush(&self.registry, Token(TOKENS_FEED | place)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Child {
+    /// Takes in what a worker says, see [`Worker::hear`].
+    pub(super) fn hear(
+        &mut self,
+        budget: usize,
+        buffer: &mut [u8],
+        tell: &mut dyn FnMut(Happening<'_>),
+    ) -> (bool, usize, usize) {
+        let Some(worker) = &mut self.worker else {
+            return (false, 0, 0);
+        };
+        let run = self.labels.run;
+        worker.hear(self.end.is_some(), budget, buffer, &mut |line| {
+            let line = line.map(<[u8]>::to_vec);
+            tell(Happening::Worker(Input::WorkerLine { run, line }));
+        })
+    }
+}
 
 /// Both pipes of one worker.
 #[derive(Debug)]
