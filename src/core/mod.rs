@@ -10,6 +10,7 @@
 //! * `dispose` what happens to the file afterwards
 //! * `replay`  the journal's records back to state, and state to records
 //! * `operate` reload, drain, the state in words
+//! * `protocol` the lines of workers, encoded and decoded
 #![forbid(unsafe_code)]
 
 pub mod ask;
