@@ -5,21 +5,28 @@
 //! too much for one turn is due in the next.
 
 mod output;
+mod setup;
+mod sink;
 pub(crate) mod start;
 mod worker;
 
 pub use output::{LINE_MAX, TAIL_MAX};
 
 use crate::core::ids::RunId;
-use crate::core::{ChildEnd, Input, NotStarted, SpawnOrder, StartStep, Stdin};
+use crate::core::time::Mono;
+use crate::core::{ChildEnd, Input, NotStarted, Program, SpawnOrder, StartStep, Stdin};
+use crate::slots::{Asked, Slots};
 use crate::spawner::wire::{Order, Report, push_string};
 use crate::spawner::{Ends, Refused, ScoutMade, Spawner, TOKEN_REPORTS, TOKEN_SPAWNER};
+use crate::sys::packet;
 use crate::sys::process::{self, Exit};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag};
 use output::Capture;
+use sink::{Sinks, TOKENS_SINK};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -31,6 +38,9 @@ const TOKENS_PIDFD: usize = 2 << 32;
 const TOKENS_OUTPUT: usize = 3 << 32;
 const TOKENS_FEED: usize = 6 << 32;
 const TOKENS_LINES: usize = 7 << 32;
+
+/// Runs from here on are loggers (see `sink`), which the core does not know.
+const LOGGERS: u64 = 1 << 63;
 
 /// What one read takes from an output.
 const READ_BYTES: usize = 4096;
@@ -66,6 +76,40 @@ pub enum Happening<'a> {
     Ended(Input),
     /// A scout was made, or could not be.
     Scout(ScoutMade),
+    /// Something that the log is to say about a file that output goes to.
+    Trouble(String),
+}
+
+/// Where a child's lines go.
+#[derive(Clone, Copy, Debug)]
+enum Voice {
+    /// To the log.
+    Log,
+    /// To this sink.
+    Sink(usize),
+    /// To the log, as trouble with this sink: the child is its logger.
+    Logger(usize),
+}
+
+impl Voice {
+    /// What tells of happenings, with this child's lines led to where they belong.
+    fn lead(
+        self,
+        sinks: &mut Sinks,
+        tell: &mut dyn FnMut(Happening<'_>),
+    ) -> impl FnMut(Happening<'_>) {
+        move |happening| match (self, happening) {
+            (Voice::Sink(number), Happening::Line(line)) => sinks.take(number, line.text),
+            (Voice::Logger(number), Happening::Line(line)) => {
+                let text = String::from_utf8_lossy(line.text);
+                tell(Happening::Trouble(format!(
+                    "{}: {text}",
+                    sinks.name(number)
+                )));
+            }
+            (_, happening) => tell(happening),
+        }
+    }
 }
 
 /// What log lines of a child carry.
@@ -108,6 +152,9 @@ struct Child {
     owed: Vec<i32>,
     /// It was sent a signal: what is left of its group when its leader ends is killed.
     signalled: bool,
+    /// It was to be killed: its end does not wait for room in a sink.
+    killed: bool,
+    voice: Voice,
     not_started: Option<(NotStarted, u32)>,
     end: Option<ChildEnd>,
     /// After the end: how much of the output is still read, even if others keep writing to it.
@@ -130,12 +177,20 @@ pub struct Children {
     /// Ends of runs that never had a place.
     stillborn: VecDeque<(RunId, ChildEnd)>,
     scouts: VecDeque<ScoutMade>,
+    slots: Slots,
+    /// Questions about slots, until [`Children::asked`].
+    questions: Vec<(u32, Option<i32>)>,
+    sinks: Sinks,
+    /// Loggers that were asked for so far.
+    loggers: u64,
+    troubles: VecDeque<String>,
+    now: Mono,
     buffer: Vec<u8>,
 }
 
 impl Children {
     /// Registers the spawner's sockets with the loop.
-    pub fn new(spawner: Spawner, registry: Registry) -> io::Result<Children> {
+    pub fn new(spawner: Spawner, registry: Registry, slots: Slots) -> io::Result<Children> {
         spawner.register(&registry)?;
         Ok(Children {
             spawner,
@@ -147,13 +202,19 @@ impl Children {
             fed: Vec::new(),
             stillborn: VecDeque::new(),
             scouts: VecDeque::new(),
+            slots,
+            questions: Vec::new(),
+            sinks: Sinks::default(),
+            loggers: 0,
+            troubles: VecDeque::new(),
+            now: Mono(0),
             buffer: vec![0; worker::READ_BYTES],
         })
     }
 
     /// Runs that were asked for and have not ended.
     pub fn running(&self) -> usize {
-        self.runs.len() + self.stillborn.len()
+        self.runs.range(..RunId(LOGGERS)).count() + self.stillborn.len()
     }
 
     /// Those of them whose process exists.
@@ -161,7 +222,7 @@ impl Children {
         self.places
             .iter()
             .flatten()
-            .filter(|child| child.pid.is_some())
+            .filter(|child| child.pid.is_some() && child.labels.run < RunId(LOGGERS))
             .count()
     }
 
@@ -184,7 +245,10 @@ impl Children {
     /// As [`Children::ready`].
     pub fn spawn(&mut self, order: SpawnOrder) -> io::Result<()> {
         let run = order.run;
-        match self.try_spawn(order) {
+        match self
+            .prepare(&order)
+            .and_then(|given| self.try_spawn(order, given))
+        {
             Ok(()) => Ok(()),
             Err(Refused::ThisOne(error)) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EIO);
@@ -197,13 +261,33 @@ impl Children {
         }
     }
 
-    fn try_spawn(&mut self, order: SpawnOrder) -> Result<(), Refused> {
+    /// What goes with an order besides pipes for its output.
+    fn prepare(&mut self, order: &SpawnOrder) -> Result<Given, Refused> {
+        let stdin = match &order.stdin {
+            Stdin::Bytes(bytes) => Some(Rc::new(packet::file_of(bytes).map_err(Refused::ThisOne)?)),
+            Stdin::Nothing | Stdin::Worker => None,
+        };
+        let slot = match order.slot {
+            0 => None,
+            slot => Some(self.slots.take(slot).map_err(Refused::ThisOne)?),
+        };
+        Ok(Given {
+            stdin,
+            slot,
+            logger: None,
+        })
+    }
+
+    fn try_spawn(&mut self, order: SpawnOrder, given: Given) -> Result<(), Refused> {
         let strings = || -> Option<_> {
             let (mut argv, mut env, mut cwd) = (Vec::new(), Vec::new(), Vec::new());
             for arg in &order.argv {
                 push_string(&mut argv, &[arg])?;
             }
             for (name, value) in &order.env {
+                push_string(&mut env, &[name, b"=", value])?;
+            }
+            for (name, value) in variables_of(&order) {
                 push_string(&mut env, &[name, b"=", value])?;
             }
             push_string(&mut cwd, &[&order.cwd])?;
@@ -243,12 +327,21 @@ impl Children {
                     .iter()
                     .map(|file| (&file.place, file.expect, file.lease))
                     .collect(),
+                own: order.program == Program::Own,
+                process: Cow::Borrowed(&*order.process),
             },
             Ends {
                 output: Rc::clone(&input),
                 worker: worker_ends,
+                stdin: given.stdin,
+                slot: given.slot,
             },
         )?;
+        let voice = match (given.logger, &order.output) {
+            (Some(sink), _) => Voice::Logger(sink),
+            (None, Some(path)) => Voice::Sink(self.sinks.use_for(path)),
+            (None, None) => Voice::Log,
+        };
         let child = Child {
             labels: Labels {
                 run: order.run,
@@ -265,6 +358,8 @@ impl Children {
             worker,
             owed: Vec::new(),
             signalled: false,
+            killed: false,
+            voice,
             not_started: None,
             end: None,
             left: 0,
@@ -283,7 +378,8 @@ impl Children {
 
     /// Sends a signal to the process group of a run. One whose process is not known yet gets it as soon as it is; one that was
     /// not even handed to the spawner ends as if by that signal; one whose leader has ended gets nothing. When the leader
-    /// of a signalled group ends, the rest of the group is killed, before anybody else can have its number.
+    /// of a signalled group ends, the rest of the group is killed, before anybody else can have its number. After SIGKILL an
+    /// end is told though there is no room for the rest of the output where it should go; that rest is lost.
     pub fn kill(&mut self, run: RunId, signal: i32) {
         let Some(&place) = self.runs.get(&run) else {
             return;
@@ -291,7 +387,10 @@ impl Children {
         let Some(child) = self.places.get_mut(place).and_then(Option::as_mut) else {
             return;
         };
+        child.killed |= signal == libc::SIGKILL;
         if child.end.is_some() {
+            // Perhaps it waits for room in a sink.
+            self.mark(place);
             return;
         }
         if child.pid.is_none() && self.spawner.take_back(run) {
@@ -339,6 +438,10 @@ impl Children {
                     }
                 });
             }
+            Token(number) if number >> 32 == TOKENS_SINK >> 32 => {
+                self.sinks.ready(place);
+                self.flush_sinks();
+            }
             Token(number) if number >> 32 == TOKENS_FEED >> 32 => self.flush_feed(place)?,
             _ => return Ok(false),
         }
@@ -364,23 +467,113 @@ impl Children {
                 continue;
             };
             child.due = false;
-            let (more_output, read, said) = child.read(&mut self.buffer, tell);
+            let full = match child.voice {
+                Voice::Sink(sink) if self.sinks.is_full(sink) => Some(sink),
+                _ => None,
+            };
+            let (full, muted) = (full.unwrap_or_default(), full.is_some() && child.may_wait());
+            let (more_output, read, said) = if muted {
+                (false, 0, 0)
+            } else {
+                let mut lead = child.voice.lead(&mut self.sinks, tell);
+                child.read(&mut self.buffer, &mut lead)
+            };
             let (more_lines, heard, told) = child.hear(TURN_LINES - lines, &mut self.buffer, tell);
             bytes += read + heard;
             lines += said + told;
             if more_output || more_lines {
                 child.due = true;
                 self.due.push_back(place);
+            } else if muted {
+                self.sinks.park(full, place);
             } else if child.end.is_some() {
                 self.end(place, tell);
             }
+        }
+        self.flush_sinks();
+        while let Some(text) = self.troubles.pop_front() {
+            tell(Happening::Trouble(text));
         }
         self.has_due()
     }
 
     /// Whether [`Children::turn`] has something to tell.
     pub fn has_due(&self) -> bool {
-        !(self.due.is_empty() && self.scouts.is_empty() && self.stillborn.is_empty())
+        !(self.due.is_empty()
+            && self.scouts.is_empty()
+            && self.stillborn.is_empty()
+            && self.troubles.is_empty())
+    }
+
+    /// Starts loggers that are due. To be called in every turn, after [`Children::turn`].
+    ///
+    /// # Errors
+    /// As [`Children::ready`].
+    pub fn tick(&mut self, now: Mono) -> io::Result<()> {
+        self.now = now;
+        for (sink, path, reader) in self.sinks.due(&self.registry, now) {
+            let run = RunId(LOGGERS | self.loggers);
+            self.loggers += 1;
+            self.sinks.started(sink, run, now);
+            let given = reader.map_err(Refused::ThisOne).map(|reader| Given {
+                stdin: Some(reader),
+                slot: None,
+                logger: Some(sink),
+            });
+            match given.and_then(|given| self.try_spawn(logger_order(run, path), given)) {
+                Ok(()) => {}
+                Err(Refused::Fatal(error)) => return Err(error),
+                Err(Refused::ThisOne(error)) => {
+                    let errno = error.raw_os_error().unwrap_or(libc::EIO);
+                    let why = NotStarted::Failed(StartStep::Setup, errno);
+                    let end = ChildEnd::NotStarted(why, 0);
+                    self.troubles.extend(self.sinks.ended(sink, end, now));
+                }
+            }
+        }
+        self.flush_sinks();
+        Ok(())
+    }
+
+    /// When [`Children::tick`] is due though nothing happens.
+    pub fn deadline(&self) -> Option<Mono> {
+        self.sinks.deadline()
+    }
+
+    /// Files that output goes to are opened anew; those that are not needed now are closed.
+    pub fn reopen_outputs(&mut self) {
+        for logger in self.sinks.reopen() {
+            self.kill(logger, libc::SIGHUP);
+        }
+    }
+
+    /// No more output will come: those who write it to files get the rest, and then their end.
+    pub fn close_outputs(&mut self) {
+        self.sinks.close(self.now);
+    }
+
+    /// How many processes write output to files, and how many bytes they have not taken yet.
+    pub fn open_outputs(&self) -> (usize, usize) {
+        self.sinks.open()
+    }
+
+    /// Asks whether a process holds this slot, after having sent the signal to those who do: see [`Slots::ask`].
+    pub fn ask_slot(&mut self, slot: u32, signal: Option<i32>) {
+        self.questions.push((slot, signal));
+    }
+
+    /// The answers to what was asked since this was called last.
+    pub fn asked(&mut self) -> Vec<Asked> {
+        let questions = std::mem::take(&mut self.questions);
+        self.slots.ask(&questions)
+    }
+
+    fn flush_sinks(&mut self) {
+        let mut unparked = Vec::new();
+        self.sinks.flush(&mut unparked);
+        for place in unparked {
+            self.mark(place);
+        }
     }
 
     fn child(&self, run: RunId) -> Option<&Child> {
@@ -448,6 +641,7 @@ impl Children {
             labels,
             capture,
             end,
+            voice,
             ..
         } = child;
         let run = labels.run;
@@ -455,12 +649,80 @@ impl Children {
         let Some(end) = end else {
             return;
         };
-        let output = capture.finish(&mut |text| tell(Happening::Line(labels.line(text))));
+        let mut lead = voice.lead(&mut self.sinks, tell);
+        let output = capture.finish(&mut |text| lead(Happening::Line(labels.line(text))));
+        drop(lead);
+        match voice {
+            Voice::Logger(sink) => {
+                let text = self.sinks.ended(sink, end, self.now);
+                self.troubles.extend(text);
+                return;
+            }
+            Voice::Sink(sink) => self.sinks.leave(sink, place),
+            Voice::Log => {}
+        }
         tell(Happening::Ended(Input::Ended { run, end, output }));
     }
 }
 
+/// What goes with an order besides pipes for its output.
+#[derive(Debug)]
+struct Given {
+    /// Standard input.
+    stdin: Option<Rc<OwnedFd>>,
+    /// The lock on its slot.
+    slot: Option<OwnedFd>,
+    /// The sink that it is the logger of.
+    logger: Option<usize>,
+}
+
+/// Variables that say who a child is, where the order does not.
+fn variables_of(order: &SpawnOrder) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let who = order.process.identity.as_ref();
+    who.filter(|who| !who.name.is_empty())
+        .into_iter()
+        .flat_map(|who| {
+            [
+                (b"HOME".as_slice(), who.home.as_bytes()),
+                (b"USER", who.name.as_bytes()),
+                (b"LOGNAME", who.name.as_bytes()),
+            ]
+        })
+        .filter(|(name, _)| !order.env.iter().any(|(given, _)| given == name))
+}
+
+/// The process that writes output to a file.
+fn logger_order(run: RunId, path: Vec<u8>) -> SpawnOrder {
+    SpawnOrder {
+        run,
+        jobs: Vec::new(),
+        program: Program::Own,
+        argv: vec![b"settled".to_vec(), b"append-output".to_vec(), path],
+        env: Vec::new(),
+        cwd: b"/".to_vec(),
+        files: Vec::new(),
+        stdin: Stdin::Nothing,
+        process: Rc::default(),
+        slot: 0,
+        output: None,
+        watch: String::new(),
+        job_name: String::new(),
+        attempt: 0,
+    }
+}
+
 impl Child {
+    /// Whether its output, now that there is no room for it, is to wait. If not, it is given up.
+    fn may_wait(&mut self) -> bool {
+        if self.end.is_some() {
+            if self.killed {
+                self.output = None;
+            }
+            return self.left > 0 && self.output.is_some();
+        }
+        self.output.is_some()
+    }
+
     /// Its process exists.
     fn adopt(&mut self, registry: &Registry, place: usize, pid: i32) -> io::Result<()> {
         self.pid = Some(pid);
@@ -582,6 +844,8 @@ mod tests {
             worker: None,
             owed: Vec::new(),
             signalled: false,
+            killed: false,
+            voice: Voice::Log,
             not_started: None,
             end: Some(ChildEnd::Exit(0)),
             left: 5_000,

@@ -1,5 +1,6 @@
 //! Flags, subcommands and exit codes, from one table ([`command`], [`EXIT_CODES`]).
 
+mod append;
 mod check;
 mod journal;
 mod watch;
@@ -109,6 +110,7 @@ pub fn command() -> Command {
                 .arg(config_argument()),
         )
         .subcommand(journal::command())
+        .subcommand(append::command())
 }
 
 fn config_argument() -> Arg {
@@ -144,6 +146,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(("run", given)) => run(&config_path(given)),
         Some(("check", given)) => check_file(&config_path(given)),
         Some(("journal", given)) => journal::run(given),
+        Some(("append-output", given)) => append::run(given),
         _ => fail(exit::USAGE, "settled: no such command"),
     }
 }

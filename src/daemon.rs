@@ -2,6 +2,7 @@
 //! connects them in the one order that makes the promises hold.
 
 mod compaction;
+mod output;
 mod room;
 mod start;
 
@@ -121,6 +122,7 @@ impl Daemon {
         self.children
             .flush()
             .map_err(|error| Fatal::new(70, format!("a worker's pipe: {error}")))?;
+        self.tend_children()?;
         self.flush_rooms();
         self.compact()?;
         Ok(self.stop.map(ExitCode::from))
@@ -156,6 +158,7 @@ impl Daemon {
         [
             self.core.deadline(),
             self.scouts.next_deadline(),
+            self.children.deadline(),
             self.log.wants_wakeup(),
             self.room.deadline(),
             self.watchdog,
@@ -285,6 +288,13 @@ impl Daemon {
             Happening::Line(_) => {}
             Happening::Worker(input) | Happening::Ended(input) => late.push(input),
             Happening::Scout(made) => scouts.started(now, made.number, made.pid, late),
+            Happening::Trouble(text) => log.line(
+                Level::Warning,
+                &LogLine {
+                    text,
+                    ..LogLine::default()
+                },
+            ),
         });
     }
 
@@ -338,7 +348,7 @@ impl Daemon {
             Effect::Kill(run, signal) => self.children.kill(run, signal),
             Effect::Feed(run, lines) => self.children.feed(run, &lines),
             Effect::CloseInput(run) => self.children.close_input(run),
-            Effect::AskSlot(..) => {}
+            Effect::AskSlot(slot, signal) => self.children.ask_slot(slot, signal),
             Effect::Log(level, line) => self.log.line(level, &line),
             Effect::Ready => {
                 self.tell(|manager| manager.ready());
@@ -444,6 +454,7 @@ impl Daemon {
             Ok(plan) => {
                 self.log.set_level(plan.daemon.log_level);
                 self.scouts.set_silent_after(plan.daemon.mount_silent);
+                self.children.reopen_outputs();
                 Some(plan)
             }
             Err(errors) => {

@@ -22,6 +22,7 @@
 //! | [`scout`], [`probe`], [`mover`] | every path call on users' files, in a process per mount |
 //! | [`spawner`], [`child`] | every process is cloned from a small one; children, their output, their end |
 //! | [`journal`] | what was decided, durable before it is done |
+//! | [`slots`] | locks that outlive the daemon: whether a process of an earlier attempt is still there |
 //! | [`service`], [`log`] | signals and the service manager; lines out, never waiting |
 //! | [`sys`] | the only `unsafe` |
 //!
@@ -45,6 +46,7 @@ pub mod plan;
 pub mod probe;
 pub mod scout;
 pub mod service;
+pub mod slots;
 pub mod spawner;
 pub mod sys;
 pub mod watch;

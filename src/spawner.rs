@@ -202,10 +202,13 @@ impl Spawner {
         ends: Ends,
     ) -> Result<(), Refused> {
         let worker = ends.worker.is_some();
+        let (stdin, slot) = (ends.stdin.is_some(), ends.slot.is_some());
         let encode = |in_file| {
             let envelope = Envelope {
                 run: order.run,
                 worker,
+                stdin,
+                slot,
                 in_file,
             };
             postcard::to_stdvec(&envelope)
@@ -220,6 +223,8 @@ impl Spawner {
         if let Some((stdin, stdout)) = ends.worker {
             fds.extend([stdin, stdout].map(Rc::new));
         }
+        fds.extend(ends.stdin);
+        fds.extend(ends.slot.map(Rc::new));
         if message.len() > PACKET_MAX {
             let start = encode(false)?.len();
             let body = message.get(start..).unwrap_or_default();
@@ -331,6 +336,10 @@ pub(crate) struct Ends {
     pub(crate) output: Rc<OwnedFd>,
     /// A worker's standard input and standard output.
     pub(crate) worker: Option<(OwnedFd, OwnedFd)>,
+    /// Standard input of others, where it is not empty.
+    pub(crate) stdin: Option<Rc<OwnedFd>>,
+    /// The lock on a slot. Let go of here once the order has been sent.
+    pub(crate) slot: Option<OwnedFd>,
 }
 
 /// Why an order was not sent.

@@ -8,4 +8,5 @@ pub mod map;
 pub mod notify;
 pub mod packet;
 pub mod process;
+pub mod setup;
 pub mod signal;

@@ -5,21 +5,29 @@
 //!
 //! [`sys::process::Stack::lend`]: crate::sys::process::Stack::lend
 
+use super::setup;
 use crate::core::ask::Place;
 use crate::core::ids::RunId;
 use crate::core::{NotStarted, StartStep};
+use crate::plan::Identity;
 use crate::probe;
 use crate::spawner::wire::{Order, Report, strings};
 use crate::sys::packet;
 use crate::sys::process::{self, ExecLists, ExecRoom, Loan};
 use nix::errno::Errno;
-use nix::unistd::Pid;
+use nix::unistd::{Gid, Pid, Uid};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The descriptor under which a program finds its file.
 const FILE_FD: i32 = 3;
+
+/// The descriptor that is the lock on the slot of its attempt.
+const SLOT_FD: i32 = 4;
+
+/// The program that the launcher, and so the daemon, runs, whatever lies under its name now (proc_pid_exe(5)).
+const OWN_PROGRAM: &CStr = c"/proc/self/exe";
 
 /// The exit status of a child that did not execute its program, as a shell gives it.
 const EX_NOT_STARTED: i32 = 127;
@@ -61,24 +69,44 @@ pub(crate) struct Streams {
     pub(crate) output: OwnedFd,
     /// A worker's standard input and standard output.
     pub(crate) worker: Option<(OwnedFd, OwnedFd)>,
+    /// Standard input of others, where it is not empty.
+    pub(crate) stdin: Option<OwnedFd>,
+    /// The lock on a slot; stays open for all descendants.
+    pub(crate) slot: Option<OwnedFd>,
 }
 
 impl Streams {
-    fn put_in_place(&self) -> nix::Result<()> {
+    /// With an identity the pipes become its own, so that its programs can open `/dev/stdout`.
+    fn put_in_place(&self, owner: Option<&Identity>) -> io::Result<()> {
         nix::unistd::dup2_stderr(&self.output)?;
         match &self.worker {
-            None => nix::unistd::dup2_stdout(&self.output),
+            None => nix::unistd::dup2_stdout(&self.output)?,
             Some((stdin, stdout)) => {
                 nix::unistd::dup2_stdin(stdin)?;
-                nix::unistd::dup2_stdout(stdout)
+                nix::unistd::dup2_stdout(stdout)?;
             }
         }
+        if let Some(stdin) = &self.stdin {
+            nix::unistd::dup2_stdin(stdin)?;
+        }
+        if let Some(owner) = owner {
+            let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+            let worker = self.worker.iter().flat_map(|(one, other)| [one, other]);
+            for pipe in worker.chain([&self.output]) {
+                nix::unistd::fchown(pipe, Some(uid), Some(gid))?;
+            }
+        }
+        // Last, for its number may have been one of the others'.
+        if let Some(slot) = &self.slot {
+            process::put_at(slot.as_fd(), SLOT_FD)?;
+        }
+        Ok(())
     }
 }
 
 /// Turns the calling process into the one ordered. Tells its pid at once. Returns only if it comes to nothing, with an exit
 /// status, after having told why.
-/// `streams` and `desk` must not be among the first four descriptors' numbers after having been put in place.
+/// `desk` must not be among the first five descriptors' numbers, and `streams` not be used once put in place.
 pub(crate) fn start(
     order: Order<'_, Place>,
     streams: &Streams,
@@ -96,7 +124,10 @@ pub(crate) fn start(
         // The daemon is gone, and with it whoever could record how this ends.
         return EX_NOT_STARTED;
     }
-    let program = strings(order.argv).next().unwrap_or_default();
+    let program = match strings(order.argv).next() {
+        Some(_) if order.own => OWN_PROGRAM,
+        named => named.unwrap_or_default(),
+    };
     let (why, file) = match own_group
         .map_err(|errno| (setup_failed(errno.into()), 0))
         .and_then(|_| get_ready(order, streams, base, room))
@@ -134,8 +165,9 @@ fn get_ready<'a>(
 ) -> Result<ExecLists<'a>, (NotStarted, u32)> {
     let failed = |error| (setup_failed(error), 0);
     streams
-        .put_in_place()
-        .map_err(|errno| failed(errno.into()))?;
+        .put_in_place(order.process.identity.as_ref())
+        .and_then(|()| setup::first(&order.process))
+        .map_err(failed)?;
     let cwd = strings(order.cwd).next().unwrap_or(c"/");
     nix::unistd::chdir(cwd).map_err(|errno| {
         let why = NotStarted::Failed(StartStep::Chdir, errno as i32);
@@ -155,7 +187,9 @@ fn get_ready<'a>(
             std::mem::forget(file);
         }
     }
-    process::cloexec_from(if single { FILE_FD + 1 } else { FILE_FD });
+    let file = single.then_some(FILE_FD);
+    let slot = streams.slot.is_some().then_some(SLOT_FD);
+    process::cloexec_others(FILE_FD, file.into_iter().chain(slot));
     process::default_sigio();
 
     let own: Vec<&CStr> = strings(order.env).collect();
@@ -164,7 +198,9 @@ fn get_ready<'a>(
         let name = name_of(entry);
         !own.iter().any(|own| name_of(own) == name)
     });
-    Ok(room.list(strings(order.argv), kept.chain(own.iter().copied())))
+    let lists = room.list(strings(order.argv), kept.chain(own.iter().copied()));
+    setup::last(&order.process).map_err(failed)?;
+    Ok(lists)
 }
 
 fn name_of(entry: &CStr) -> &[u8] {

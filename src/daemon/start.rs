@@ -12,6 +12,7 @@ use crate::log::Log;
 use crate::plan::{Level, Plan};
 use crate::scout::Scouts;
 use crate::service::{Manager, Signals};
+use crate::slots::Slots;
 use crate::spawner::Spawner;
 use crate::sys::clock;
 use crate::watch::Watcher;
@@ -41,7 +42,10 @@ pub fn run(plan: Plan, source: Source) -> ExitCode {
     loop {
         match daemon.turn() {
             Ok(None) => {}
-            Ok(Some(status)) => return status,
+            Ok(Some(status)) => {
+                daemon.end_outputs();
+                return status;
+            }
             Err(fatal) => {
                 daemon.say(Level::Error, fatal.text);
                 daemon.log.flush(clock::boottime());
@@ -85,6 +89,8 @@ impl Daemon {
         let broken = |error: JournalError| Fatal::new(exit_status(&error), error.to_string());
         let opened = DiskJournal::open(&plan.daemon.state, &options, plan.daemon.state_force)
             .map_err(broken)?;
+        // Not before the journal's lock is held: slots belong to one daemon.
+        let slots = Slots::open(&plan.daemon.state).map_err(os("the state directory's slots"))?;
         let silent = plan.daemon.mount_silent;
         let mut core = Core::new(plan, opened.id());
         let (journal, report) = opened
@@ -104,7 +110,7 @@ impl Daemon {
             .map_err(os("epoll"))?;
         let children = registry
             .try_clone()
-            .and_then(|registry| Children::new(spawner, registry))
+            .and_then(|registry| Children::new(spawner, registry, slots))
             .map_err(os("epoll"))?;
         let scouts = Scouts::new(registry, silent).map_err(os("epoll"))?;
 

@@ -357,6 +357,8 @@ impl Mail {
             } else {
                 None
             },
+            stdin: envelope.stdin.then(&mut fd).transpose()?,
+            slot: envelope.slot.then(&mut fd).transpose()?,
         };
         Ok(Some(Taken {
             run: envelope.run,

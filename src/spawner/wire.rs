@@ -3,7 +3,9 @@
 use crate::core::NotStarted;
 use crate::core::ask::Version;
 use crate::core::ids::RunId;
+use crate::plan::ProcessPlan;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::ffi::CStr;
 
 /// Longest message sent as such; a longer order travels in a file in memory, whose descriptor is sent.
@@ -34,6 +36,10 @@ pub(crate) struct Envelope {
     pub(crate) run: RunId,
     /// A worker's standard input and standard output.
     pub(crate) worker: bool,
+    /// Standard input.
+    pub(crate) stdin: bool,
+    /// The lock on a slot.
+    pub(crate) slot: bool,
     /// The order does not follow here: it was too long, and is in this file.
     pub(crate) in_file: bool,
 }
@@ -53,6 +59,9 @@ pub(crate) struct Order<'a, P> {
     #[serde(with = "serde_bytes")]
     pub(crate) cwd: &'a [u8],
     pub(crate) files: Vec<(P, Version, bool)>,
+    /// The daemon's own program instead of the one that `argv` names.
+    pub(crate) own: bool,
+    pub(crate) process: Cow<'a, ProcessPlan>,
 }
 
 /// Launcher or child to daemon.

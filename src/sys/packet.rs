@@ -144,14 +144,22 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], wait: bool) -> io::Res
     Ok(Packet { len, fds })
 }
 
-/// A file without a name that holds `bytes` (memfd_create(2)).
+/// A file without a name that holds `bytes`, to be read from its beginning (memfd_create(2)).
 pub fn file_of(bytes: &[u8]) -> io::Result<OwnedFd> {
-    // SAFETY: a NUL-ended name and flags.
-    let fd = checked(unsafe { libc::memfd_create(c"order".as_ptr(), libc::MFD_CLOEXEC) })?;
+    let make = |flags| {
+        // SAFETY: a NUL-ended name and flags.
+        checked(unsafe { libc::memfd_create(c"settled".as_ptr(), libc::MFD_CLOEXEC | flags) })
+    };
+    let fd = match make(libc::MFD_NOEXEC_SEAL) {
+        // Before Linux 6.3 there is no such flag; since then sysctl vm.memfd_noexec may demand it.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => make(0)?,
+        other => other?,
+    };
     // SAFETY: a new descriptor that nobody else owns.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     let mut file = std::fs::File::from(fd);
     io::Write::write_all(&mut file, bytes)?;
+    io::Seek::rewind(&mut file)?;
     Ok(file.into())
 }
 

@@ -311,19 +311,23 @@ pub fn default_sigio() {
 
 /// Closes every descriptor from `first` on that is not in `keep`, which must be sorted (close_range(2)).
 pub fn close_others(first: RawFd, keep: &[RawFd]) {
+    between(first, keep.iter().copied(), 0);
+}
+
+/// Marks every descriptor from `first` on that is not in `keep`, which must be sorted, to be closed by execve(2).
+pub fn cloexec_others(first: RawFd, keep: impl Iterator<Item = RawFd>) {
+    between(first, keep, libc::CLOSE_RANGE_CLOEXEC as c_int);
+}
+
+fn between(first: RawFd, keep: impl Iterator<Item = RawFd>, flags: c_int) {
     let mut from = first;
-    for &kept in keep {
+    for kept in keep {
         if kept > from {
-            close_between(from, kept - 1, 0);
+            close_between(from, kept - 1, flags);
         }
         from = from.max(kept + 1);
     }
-    close_between(from, RawFd::MAX, 0);
-}
-
-/// Marks every descriptor from `first` on to be closed by execve(2).
-pub fn cloexec_from(first: RawFd) {
-    close_between(first, RawFd::MAX, libc::CLOSE_RANGE_CLOEXEC as c_int);
+    close_between(from, RawFd::MAX, flags);
 }
 
 fn close_between(first: RawFd, last: RawFd, flags: c_int) {

@@ -5,6 +5,7 @@ use settled::child::{Children, Happening};
 use settled::core::ask::{Place, Version};
 use settled::core::ids::{JobId, MountId, RunId};
 use settled::core::{ChildEnd, Input, Program, SpawnFile, SpawnOrder, Stdin};
+use settled::slots::Slots;
 use settled::spawner::Spawner;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -32,6 +33,7 @@ pub(crate) struct House {
     /// Most lines that one turn told.
     pub(crate) lines_a_turn_max: usize,
     pub(crate) scouts: BTreeMap<u64, Result<i32, i32>>,
+    pub(crate) troubles: Vec<String>,
     next: u64,
 }
 
@@ -45,17 +47,21 @@ impl House {
         let spawner = Spawner::start(inotify.as_fd(), main).unwrap();
         let spawner_pid = spawner.pid();
         let poll = Poll::new().unwrap();
-        let children = Children::new(spawner, poll.registry().try_clone().unwrap()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let slots = Slots::open(dir.path()).unwrap();
+        let registry = poll.registry().try_clone().unwrap();
+        let children = Children::new(spawner, registry, slots).unwrap();
         House {
             poll,
             children,
             spawner_pid,
-            dir: tempfile::tempdir().unwrap(),
+            dir,
             ended: BTreeMap::new(),
             lines: BTreeMap::new(),
             worker_lines: BTreeMap::new(),
             lines_a_turn_max: 0,
             scouts: BTreeMap::new(),
+            troubles: Vec::new(),
             next: 1,
         }
     }
@@ -123,6 +129,7 @@ impl House {
         }
         let (ended, lines, scouts) = (&mut self.ended, &mut self.lines, &mut self.scouts);
         let worker_lines = &mut self.worker_lines;
+        let troubles = &mut self.troubles;
         let mut said = 0;
         self.children.turn(&mut |happening| match happening {
             Happening::Line(line) => {
@@ -142,9 +149,11 @@ impl House {
                 worker_lines.entry(run.0).or_default().push(line);
             }
             Happening::Worker(other) => panic!("{other:?}"),
+            Happening::Trouble(text) => troubles.push(text),
             Happening::Scout(made) => assert!(scouts.insert(made.number, made.pid).is_none()),
         });
         self.lines_a_turn_max = self.lines_a_turn_max.max(said);
+        self.children.tick(settled::sys::clock::boottime())?;
         self.children.flush()?;
         Ok(())
     }

@@ -4,6 +4,7 @@
 
 mod facts;
 mod house;
+mod setup;
 mod worker;
 
 use house::{DEADLINE, House, is_gone, spawners_of, wait_until};
@@ -458,6 +459,19 @@ fn launchers_do_not_grow() {
         for _ in 0..500 {
             let mut order = house.order(&[b"/bin/true", &[b'x'; 1000]]);
             order.env = vec![(b"A".to_vec(), vec![b'y'; 1000]); 10];
+            order.stdin = settled::core::Stdin::Bytes(vec![b'z'; 1000]);
+            order.slot = 1;
+            order.process = std::rc::Rc::new(settled::plan::ProcessPlan {
+                limits: vec![(libc::RLIMIT_CORE, 0); 16],
+                identity: nix::unistd::geteuid()
+                    .is_root()
+                    .then(|| settled::plan::Identity {
+                        groups: vec![0; 1000],
+                        home: "x".repeat(1000),
+                        ..settled::plan::Identity::default()
+                    }),
+                ..settled::plan::ProcessPlan::default()
+            });
             let run = house.spawn(order);
             assert_eq!(house.end(run).0, ChildEnd::Exit(0));
         }
