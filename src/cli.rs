@@ -8,10 +8,12 @@ mod watch;
 pub use check::Filesystem;
 
 use crate::config::{self, ConfigErrors};
-use crate::daemon;
+use crate::core::delivery;
+use crate::{daemon, deliver};
 use clap::{Arg, ArgMatches, Command, value_parser};
 use std::ffi::OsString;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -125,6 +127,10 @@ fn config_argument() -> Arg {
 
 /// Runs the program.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.collect();
+    if let Some(code) = internal(&arguments) {
+        return ExitCode::from(code);
+    }
     let matches = match command().try_get_matches_from(arguments) {
         Ok(matches) => matches,
         Err(error) => {
@@ -148,6 +154,18 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(("journal", given)) => journal::run(given),
         Some(("append-output", given)) => append::run(given),
         _ => fail(exit::USAGE, "settled: no such command"),
+    }
+}
+
+/// The subcommands that only the daemon itself gives, to processes of its own.
+fn internal(arguments: &[OsString]) -> Option<u8> {
+    let [_, subcommand, rest @ ..] = arguments else {
+        return None;
+    };
+    match subcommand.as_bytes() {
+        delivery::DELIVER => Some(deliver::deliver_file(rest)),
+        delivery::SWEEP => Some(deliver::sweep_directory(rest)),
+        _ => None,
     }
 }
 

@@ -20,6 +20,7 @@
 //! | [`watch`] | inotify: events in |
 //! | [`mounts`] | which filesystem a path is on, from `/proc/self/mountinfo` |
 //! | [`scout`], [`probe`], [`mover`] | every path call on users' files, in a process per mount |
+//! | [`deliver`] | copies into other directories, each in a process of its own |
 //! | [`spawner`], [`child`] | every process is cloned from a small one; children, their output, their end |
 //! | [`journal`] | what was decided, durable before it is done |
 //! | [`slots`] | locks that outlive the daemon: whether a process of an earlier attempt is still there |
@@ -38,6 +39,7 @@ pub mod cli;
 pub mod config;
 pub mod core;
 pub mod daemon;
+pub mod deliver;
 pub mod journal;
 pub mod log;
 pub mod mounts;

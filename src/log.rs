@@ -14,6 +14,7 @@ use std::fmt;
 use std::time::Duration;
 pub use target::Targets;
 use target::{Sent, Target};
+pub(crate) use text::escape;
 
 /// Bytes that may wait.
 const BUFFER: usize = 256 * 1024;

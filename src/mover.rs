@@ -15,29 +15,19 @@
 //! Steps (`step`) name the system calls that change something, each told just before it is made: tests end the
 //! process there.
 
+pub(crate) mod bytes;
 mod copy;
-mod place;
+pub(crate) mod name;
+pub(crate) mod place;
+
+pub use name::{Failure, Rung};
 
 use crate::core::ask::{Act, Disposal, Held, Version, numbered};
-use crate::probe::{self, HOLD, add_generation, below, open_below, reopen, stat_fd, stat_of};
+use crate::probe::{self, reopen, stat_fd, stat_of};
+use name::{Found, NUMBERS_MAX, at, look, unlink};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
-use nix::sys::stat::Mode;
-use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use place::Target;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-
-/// How names that must not exist yet are given. Each way is tried when the filesystem does not know the one before.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rung {
-    /// `renameat2` with `RENAME_NOREPLACE`.
-    #[default]
-    NoReplace,
-    /// `linkat`, then `unlinkat`: NFS.
-    Link,
-    /// An empty file made with `O_EXCL` reserves the name, and is renamed over: no links either.
-    Placeholder,
-}
 
 /// What is to be disposed of; see [`crate::core::ask::Question::Dispose`].
 #[derive(Clone, Copy, Debug)]
@@ -64,19 +54,6 @@ pub enum Ended {
     MustCopy,
 }
 
-/// A system call that failed, and the step it belonged to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// Why.
-    pub errno: Errno,
-    /// What was being done.
-    pub step: &'static str,
-}
-
-fn at(step: &'static str) -> impl Fn(Errno) -> Failure {
-    move |errno| Failure { errno, step }
-}
-
 /// Carries out disposals.
 pub struct Mover<S> {
     step: S,
@@ -86,44 +63,6 @@ pub struct Mover<S> {
     /// are not at hand.
     pub rung: Rung,
     unsynced: Vec<(libc::statx, OwnedFd)>,
-}
-
-/// A file held by a descriptor.
-struct Found {
-    /// An `O_PATH` descriptor.
-    file: OwnedFd,
-    raw: libc::statx,
-}
-
-impl Found {
-    fn is_file(&self) -> bool {
-        u32::from(self.raw.stx_mode) & libc::S_IFMT == libc::S_IFREG
-    }
-
-    /// Whether it is the version expected, as it is now.
-    fn is(&mut self, expect: &Version) -> Result<bool, Failure> {
-        self.raw = stat_fd(self.file.as_fd()).map_err(at("stat"))?;
-        let mut version = stat_of(&self.raw).version;
-        if !self.is_file() || !probe::same_version(expect, &version) {
-            return Ok(false);
-        }
-        if expect.generation != 0
-            && version.btime_ns == 0
-            && let Ok(open) = reopen(self.file.as_fd())
-        {
-            add_generation(&mut version, open.as_fd());
-        }
-        Ok(probe::same_version(expect, &version))
-    }
-
-    /// An empty file that nobody may read, ours: what a [`Rung::Placeholder`] leaves when it is cut short.
-    fn is_placeholder(&self) -> bool {
-        let mode = u32::from(self.raw.stx_mode);
-        self.is_file()
-            && self.raw.stx_size == 0
-            && mode & 0o7777 == 0
-            && self.raw.stx_uid == nix::unistd::geteuid().as_raw()
-    }
 }
 
 /// Why a file that was looked at is not to be disposed of.
@@ -273,7 +212,7 @@ impl<S: FnMut(&'static str)> Mover<S> {
         }
         if let Act::Move { dir, rel } = order.act {
             // Likewise: without a target it stays where it is.
-            source.target = Some(self.open_target(dir, rel)?);
+            source.target = Some(place::open_target(&mut self.step, dir, rel)?);
         }
         (self.step)("claim");
         match self.rename_new(source.dir, source.name, source.dir, source.private) {
@@ -313,7 +252,7 @@ impl<S: FnMut(&'static str)> Mover<S> {
                 let target = match &source.target {
                     Some(target) => target,
                     None => {
-                        opened = self.open_target(dir, rel)?;
+                        opened = place::open_target(&mut self.step, dir, rel)?;
                         &opened
                     }
                 };
@@ -427,10 +366,7 @@ impl<S: FnMut(&'static str)> Mover<S> {
         Err(at("put back")(Errno::EEXIST))
     }
 
-    /// Renames to a name that must not exist.
-    ///
-    /// # Errors
-    /// EEXIST: it does, and is another file. EXDEV: it would be on another filesystem.
+    /// See [`name::rename_new`].
     fn rename_new(
         &mut self,
         from_dir: BorrowedFd<'_>,
@@ -438,45 +374,9 @@ impl<S: FnMut(&'static str)> Mover<S> {
         to_dir: BorrowedFd<'_>,
         to: &[u8],
     ) -> nix::Result<()> {
-        if self.rung == Rung::NoReplace {
-            match renameat2(from_dir, from, to_dir, to, RenameFlags::RENAME_NOREPLACE) {
-                Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {}
-                result => return result,
-            }
-        }
-        if self.rung <= Rung::Link {
-            match linkat(from_dir, from, to_dir, to, AtFlags::empty()) {
-                Ok(()) => {
-                    (self.step)("unlink after link");
-                    return unlink(from_dir, from);
-                }
-                // After a retransmission the answer is about the link that was just made.
-                Err(Errno::EEXIST) if is_one_file(from_dir, from, to_dir, to)? => {
-                    (self.step)("unlink after link");
-                    return unlink(from_dir, from);
-                }
-                Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EMLINK) => {}
-                result => return result,
-            }
-        }
-        let flags =
-            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        match openat(to_dir, to, flags, Mode::empty()) {
-            Ok(_reserved) => {}
-            Err(Errno::EEXIST) if is_placeholder(to_dir, to)? => {}
-            Err(errno) => return Err(errno),
-        }
-        (self.step)("rename over placeholder");
-        let result = renameat(from_dir, from, to_dir, to);
-        if result.is_err() && is_placeholder(to_dir, to)? {
-            unlink(to_dir, to)?;
-        }
-        result
+        name::rename_new(self.rung, &mut self.step, (from_dir, from), (to_dir, to))
     }
 }
-
-/// Numbered names that are tried before it is said that there is none.
-const NUMBERS_MAX: u32 = 10_000;
 
 /// Where the file comes from.
 struct Source<'a> {
@@ -520,44 +420,8 @@ fn refused(found: &mut Found, order: &Order<'_>) -> Result<Option<Refusal>, Fail
     Ok((!found.is(order.expect)?).then_some(Refusal::Changed))
 }
 
-/// What a name is now.
-fn look(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Found>, Failure> {
-    find(dir, name).map_err(at("look"))
-}
-
-fn find(dir: BorrowedFd<'_>, name: &[u8]) -> nix::Result<Option<Found>> {
-    match open_below(dir, name, HOLD, below()) {
-        Ok(file) => {
-            let raw = stat_fd(file.as_fd())?;
-            Ok(Some(Found { file, raw }))
-        }
-        Err(Errno::ENOENT) => Ok(None),
-        Err(errno) => Err(errno),
-    }
-}
-
-fn is_placeholder(dir: BorrowedFd<'_>, name: &[u8]) -> nix::Result<bool> {
-    Ok(find(dir, name)?.is_some_and(|found| found.is_placeholder()))
-}
-
-fn is_one_file(
-    from_dir: BorrowedFd<'_>,
-    from: &[u8],
-    to_dir: BorrowedFd<'_>,
-    to: &[u8],
-) -> nix::Result<bool> {
-    let (one, other) = (find(from_dir, from)?, find(to_dir, to)?);
-    Ok(one
-        .zip(other)
-        .is_some_and(|(one, other)| probe::same_inode(&one.raw, &other.raw)))
-}
-
 /// Whether a rename between the two would cross filesystems or mounts.
 fn is_elsewhere(one: &libc::statx, other: &libc::statx) -> bool {
     let lies = |raw: &libc::statx| (raw.stx_dev_major, raw.stx_dev_minor, raw.stx_mnt_id);
     lies(one) != lies(other)
-}
-
-fn unlink(dir: BorrowedFd<'_>, name: &[u8]) -> nix::Result<()> {
-    unlinkat(dir, name, UnlinkatFlags::NoRemoveDir)
 }

@@ -55,7 +55,11 @@ fn plain(text: &str) -> String {
 fn mandoc_has_nothing_to_say() {
     let mut lint = Command::new("mandoc");
     lint.args(["-Tlint", "-Wwarning"]);
-    lint.args(files("man", &[".5", ".7", ".8"]).iter().map(|page| tree(page)));
+    lint.args(
+        files("man", &[".5", ".7", ".8"])
+            .iter()
+            .map(|page| tree(page)),
+    );
     match lint.stdin(Stdio::null()).output() {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             panic!("mandoc is not installed; on Debian: apt-get install mandoc")

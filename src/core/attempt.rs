@@ -241,10 +241,7 @@ impl Core {
             });
         }
         let (program, argv) = match &plan.action {
-            Action::Deliver(deliver) => (
-                Program::Own,
-                self.delivery_arguments(first, deliver, recovered),
-            ),
+            Action::Deliver(deliver) => (Program::Own, self.delivery_arguments(first, deliver)),
             _ => (Program::Command, self.arguments(plan, ids)),
         };
         let many = plan.batch.map(|_| ids.len());

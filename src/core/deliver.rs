@@ -2,7 +2,9 @@
 
 use super::ids::JobId;
 use super::runs::Kind;
-use super::{Core, Effect, Program, SpawnOrder, Stdin};
+use super::template::Values;
+use super::time::civil_date;
+use super::{Core, Effect, Program, SpawnOrder, Stdin, delivery};
 use crate::plan::{Action, DeliverPlan};
 use std::rc::Rc;
 
@@ -21,12 +23,11 @@ impl Core {
             let process = Rc::clone(&plan.process);
             let watch = plan.name.clone();
             let (run, slot) = self.add_run(Kind::Sweep, index as u32, Vec::new());
-            let argv = vec![
-                b"settled".to_vec(),
-                b"sweep".to_vec(),
-                to,
-                format!("{:08x}", self.journal).into_bytes(),
-            ];
+            let argv = delivery::SweepOrder {
+                dir: to,
+                journal: format!("{:08x}", self.journal),
+            }
+            .argv();
             self.out.push(Effect::Spawn(Box::new(SpawnOrder {
                 run,
                 jobs: Vec::new(),
@@ -46,12 +47,22 @@ impl Core {
         }
     }
 
-    pub(super) fn delivery_arguments(
-        &self,
-        _id: JobId,
-        _plan: &DeliverPlan,
-        _recovered: bool,
-    ) -> Vec<Vec<u8>> {
-        Vec::new()
+    /// What the child that delivers a job's file is told.
+    pub(super) fn delivery_arguments(&self, id: JobId, plan: &DeliverPlan) -> Vec<Vec<u8>> {
+        let Some(job) = self.jobs.get(&id) else {
+            return Vec::new();
+        };
+        // The day of settling, so that every attempt has the same target.
+        let date = civil_date(job.settled, self.now.utc_offset_s);
+        let argv = self.of_job(id, |values, _| {
+            let to = plan.to.expand_dir(&Values {
+                date: &date,
+                ..*values
+            });
+            // Whatever another attempt may have brought to its end.
+            let recovered = job.begun > 1;
+            delivery::argv(plan, &to, values.rel, &job.version, values.job, recovered)
+        });
+        argv.unwrap_or_default()
     }
 }

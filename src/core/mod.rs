@@ -8,12 +8,14 @@
 //! * `attempt` what starts now; `runs`, `workers` the processes; `orphans` those of an earlier life
 //! * `ends`    what the end of an attempt means; `looks`, `halt`
 //! * `dispose` what happens to the file afterwards
+//! * `delivery` the arguments of a delivery, written and read
 //! * `replay`  the journal's records back to state, and state to records
 //! * `operate` reload, drain, the state in words
 //! * `protocol` the lines of workers, encoded and decoded
 #![forbid(unsafe_code)]
 
 pub mod ask;
+pub mod delivery;
 pub mod files;
 pub mod ids;
 pub mod protocol;

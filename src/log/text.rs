@@ -65,7 +65,7 @@ fn field(out: &mut String, name: &str, value: &[u8], limit: usize, quoted: bool)
 
 /// Appends `bytes` so that they can neither end a line nor steer a terminal nor, inside quotes, end them:
 /// control characters, those that reorder text, and bytes that are not UTF-8 become `\n`, `\x1b`, `\u{202e}`.
-pub(super) fn escape(out: &mut String, bytes: &[u8], quoted: bool) {
+pub(crate) fn escape(out: &mut String, bytes: &[u8], quoted: bool) {
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
             match c {

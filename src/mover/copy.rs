@@ -1,28 +1,17 @@
 //! Moving to another filesystem: a hidden file beside the target is filled, made durable and renamed, and only then is
 //! the source unlinked.
 
+use super::bytes::{self, Holes};
 use super::place::sync_dir;
 use super::{Ended, Failure, Found, Mover, Order, Way, at, look, refused, unlink};
 use crate::core::ask::Disposal;
 use crate::probe::{self, reopen, stat_fd, stat_of};
-use crate::sys::file;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fchmod, futimens};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, fchown, fsync, ftruncate, read, write};
+use nix::unistd::{Gid, Uid, fchown, fsync, ftruncate};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
-
-/// Bytes copied by one call, so that a kill is not waited for long.
-const SLICE_BYTES: usize = 8 * 1024 * 1024;
-
-/// The buffer where the kernel cannot copy by itself.
-const BUFFER_BYTES: usize = 128 * 1024;
-
-/// How often and how far apart a lock is tried.
-const LOCK_TRIES: u32 = 100;
-const LOCK_WAIT: Duration = Duration::from_millis(50);
 
 /// Whether two mtimes can be of one file and its copy: the coarsest clock of a filesystem, FAT's, counts in two seconds.
 pub(super) fn same_time(one: i64, other: i64) -> bool {
@@ -127,7 +116,7 @@ impl<S: FnMut(&'static str)> Mover<S> {
             }
             Err(errno) => return Err(at("make part")(errno)),
         };
-        lock(part.as_fd())?;
+        bytes::lock(part.as_fd()).map_err(at("lock part"))?;
         let own = stat_fd(part.as_fd()).map_err(at("stat part"))?;
         match look(dir, name)? {
             Some(there) if probe::same_inode(&there.raw, &own) => {}
@@ -144,7 +133,8 @@ impl<S: FnMut(&'static str)> Mover<S> {
         part: BorrowedFd<'_>,
         raw: &libc::statx,
     ) -> Result<(), Failure> {
-        self.copy_bytes(from, part)?;
+        // Without holes, for nothing reads this copy again before the source is unlinked.
+        bytes::copy(&mut self.step, from, part, raw.stx_size, Holes::Fill)?;
         let copied = stat_fd(part).map_err(at("stat part"))?.stx_size;
         if copied != raw.stx_size {
             return Err(at("compare size")(Errno::EIO));
@@ -164,54 +154,6 @@ impl<S: FnMut(&'static str)> Mover<S> {
         let time = |t: &libc::statx_timestamp| TimeSpec::new(t.tv_sec, t.tv_nsec.into());
         futimens(part, &time(&raw.stx_atime), &time(&raw.stx_mtime)).map_err(at("set times"))
     }
-
-    fn copy_bytes(&mut self, from: BorrowedFd<'_>, part: BorrowedFd<'_>) -> Result<(), Failure> {
-        let mut any = false;
-        loop {
-            (self.step)("copy");
-            match file::copy_range(from, part, SLICE_BYTES) {
-                Ok(0) if any => return Ok(()),
-                // Nothing at once: empty, or one of the files that only read(2) gets something from.
-                Ok(0) => break,
-                Ok(_) => any = true,
-                Err(Errno::EINTR) => {}
-                Err(
-                    Errno::EXDEV | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EPERM,
-                ) => break,
-                Err(errno) => return Err(at("copy")(errno)),
-            }
-        }
-        let mut buffer = vec![0; BUFFER_BYTES];
-        loop {
-            let filled = match read(from, &mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(filled) => filled,
-                Err(Errno::EINTR) => continue,
-                Err(errno) => return Err(at("read for copy")(errno)),
-            };
-            let mut rest = buffer.get(..filled).unwrap_or_default();
-            while !rest.is_empty() {
-                match write(part, rest) {
-                    Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-                    Err(Errno::EINTR) => {}
-                    Err(errno) => return Err(at("write copy")(errno)),
-                }
-            }
-        }
-    }
-}
-
-/// Locks the hidden file. A predecessor that was killed is given a while to be dead; this is a process of its own, so
-/// nobody waits for it.
-fn lock(part: BorrowedFd<'_>) -> Result<(), Failure> {
-    for _ in 0..LOCK_TRIES {
-        // A filesystem without locks has to do without this one.
-        if file::flock(part, libc::LOCK_EX | libc::LOCK_NB) != Err(Errno::EWOULDBLOCK) {
-            return Ok(());
-        }
-        std::thread::sleep(LOCK_WAIT);
-    }
-    Err(at("lock part")(Errno::EBUSY))
 }
 
 /// Whether what lies at the target is a whole copy: same size and time, and then every byte.
@@ -226,35 +168,17 @@ fn is_copy(from: BorrowedFd<'_>, found: &Found, there: &Found) -> Result<bool, F
         Err(Errno::EACCES | Errno::EAGAIN) => return Ok(false),
         Err(errno) => return Err(at("open copy")(errno)),
     };
-    let (mut one, mut other) = (vec![0; BUFFER_BYTES], vec![0; BUFFER_BYTES]);
+    let (mut one, mut other) = (vec![0; bytes::BUFFER_BYTES], vec![0; bytes::BUFFER_BYTES]);
     let mut offset = 0;
     loop {
-        let a = read_full(from, &mut one, offset)?;
-        let b = read_full(copy.as_fd(), &mut other, offset)?;
+        let a = bytes::read_full(from, &mut one, offset)?;
+        let b = bytes::read_full(copy.as_fd(), &mut other, offset)?;
         if one.get(..a) != other.get(..b) {
             return Ok(false);
         }
         if a == 0 {
             return Ok(true);
         }
-        offset += a as libc::off_t;
+        offset += a as u64;
     }
-}
-
-/// As many bytes as there are, up to the buffer's length.
-fn read_full(
-    from: BorrowedFd<'_>,
-    buffer: &mut [u8],
-    offset: libc::off_t,
-) -> Result<usize, Failure> {
-    let mut filled = 0;
-    while let Some(room) = buffer.get_mut(filled..).filter(|room| !room.is_empty()) {
-        match nix::sys::uio::pread(from, room, offset + filled as libc::off_t) {
-            Ok(0) => break,
-            Ok(bytes) => filled += bytes,
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(at("compare copy")(errno)),
-        }
-    }
-    Ok(filled)
 }

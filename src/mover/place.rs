@@ -1,6 +1,6 @@
 //! Directories: opened by descriptor, made where they are missing, made durable.
 
-use super::{Failure, Mover, at};
+use super::name::{Failure, at};
 use crate::probe::{DIRECTORY, HOLD, below, open_below};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, ResolveFlag, openat};
@@ -9,13 +9,13 @@ use nix::unistd::fsync;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Where a file goes.
-pub(super) struct Target {
-    pub(super) dir: OwnedFd,
-    pub(super) name: Vec<u8>,
+pub(crate) struct Target {
+    pub(crate) dir: OwnedFd,
+    pub(crate) name: Vec<u8>,
 }
 
 /// Parent and name of a path.
-pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|&b| b == b'/') {
         Some(slash) => path.split_at(slash + 1),
         None => (b"", path),
@@ -23,7 +23,7 @@ pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// The directory of a file that is to be disposed of.
-pub(super) fn open_parent(base: BorrowedFd<'_>, parent: &[u8]) -> nix::Result<OwnedFd> {
+pub(crate) fn open_parent(base: BorrowedFd<'_>, parent: &[u8]) -> nix::Result<OwnedFd> {
     readable(|flags| open_below(base, parent, flags, below()))
 }
 
@@ -37,7 +37,7 @@ fn readable(open: impl Fn(OFlag) -> nix::Result<OwnedFd>) -> nix::Result<OwnedFd
 }
 
 /// The administrator's own path may lead over symbolic links, everything below it may not.
-fn open_top(dir: &[u8]) -> nix::Result<OwnedFd> {
+pub(crate) fn open_top(dir: &[u8]) -> nix::Result<OwnedFd> {
     readable(|flags| {
         openat(
             AT_FDCWD,
@@ -55,7 +55,7 @@ fn open_in_target(dir: BorrowedFd<'_>, rel: &[u8]) -> nix::Result<OwnedFd> {
 }
 
 /// Opens the target's directory if it is there.
-pub(super) fn find_target(dir: &[u8], rel: &[u8]) -> Result<Option<Target>, Failure> {
+pub(crate) fn find_target(dir: &[u8], rel: &[u8]) -> Result<Option<Target>, Failure> {
     let (parent, name) = split(rel);
     let opened = open_top(dir).and_then(|top| open_in_target(top.as_fd(), parent));
     match opened {
@@ -69,64 +69,72 @@ pub(super) fn find_target(dir: &[u8], rel: &[u8]) -> Result<Option<Target>, Fail
 }
 
 /// Makes the names in a directory durable. Filesystems that cannot are taken at their word.
-pub(super) fn sync_dir(dir: BorrowedFd<'_>) -> Result<(), Failure> {
+pub(crate) fn sync_dir(dir: BorrowedFd<'_>) -> Result<(), Failure> {
     match fsync(dir) {
         Ok(()) | Err(Errno::EINVAL | Errno::EROFS | Errno::EOPNOTSUPP | Errno::EBADF) => Ok(()),
         Err(errno) => Err(at("fsync directory")(errno)),
     }
 }
 
-impl<S: FnMut(&'static str)> Mover<S> {
-    /// Opens the target's directory, and makes it and what is missing above it.
-    pub(super) fn open_target(&mut self, dir: &[u8], rel: &[u8]) -> Result<Target, Failure> {
-        if let Some(target) = find_target(dir, rel)? {
-            return Ok(target);
+/// Opens the target's directory, and makes it and what is missing above it. `step` is told before each is made.
+pub(crate) fn open_target(
+    step: &mut dyn FnMut(&'static str),
+    dir: &[u8],
+    rel: &[u8],
+) -> Result<Target, Failure> {
+    if let Some(target) = find_target(dir, rel)? {
+        return Ok(target);
+    }
+    let top = open_or_make_top(step, dir)?;
+    let (parent, name) = split(rel);
+    Ok(Target {
+        dir: open_or_make_below(step, top, parent)?,
+        name: name.to_vec(),
+    })
+}
+
+/// Opens an absolute directory, and makes it where it is missing, from its deepest ancestor that is there.
+pub(crate) fn open_or_make_top(
+    step: &mut dyn FnMut(&'static str),
+    dir: &[u8],
+) -> Result<OwnedFd, Failure> {
+    let slashes = (0..dir.len()).rev().filter(|&i| dir.get(i) == Some(&b'/'));
+    let cuts = [dir.len()]
+        .into_iter()
+        .chain(slashes.map(|slash| slash + 1));
+    for cut in cuts {
+        let (above, missing) = dir.split_at(cut);
+        match open_top(above) {
+            Ok(top) => return open_or_make_below(step, top, missing),
+            Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(at("open target directory")(errno)),
         }
-        let top = match open_top(dir) {
-            Ok(top) => top,
-            Err(Errno::ENOENT) => self.make_top(dir)?,
+    }
+    Err(at("open target directory")(Errno::ENOENT))
+}
+
+/// The directory `rel` below `top`, made where it is missing.
+pub(crate) fn open_or_make_below(
+    step: &mut dyn FnMut(&'static str),
+    top: OwnedFd,
+    rel: &[u8],
+) -> Result<OwnedFd, Failure> {
+    let mut dir = top;
+    for name in rel.split(|&b| b == b'/').filter(|name| !name.is_empty()) {
+        dir = match open_in_target(dir.as_fd(), name) {
+            Ok(next) => next,
+            Err(Errno::ENOENT) => {
+                step("make directory");
+                match mkdirat(dir.as_fd(), name, Mode::from_bits_truncate(0o777)) {
+                    Ok(()) | Err(Errno::EEXIST) => {}
+                    Err(errno) => return Err(at("make target directory")(errno)),
+                }
+                // Else a power cut could take the directory, and with it what was moved there.
+                sync_dir(dir.as_fd())?;
+                open_in_target(dir.as_fd(), name).map_err(at("open target directory"))?
+            }
             Err(errno) => return Err(at("open target directory")(errno)),
         };
-        let (parent, name) = split(rel);
-        let dir = self.make_below(top, parent)?;
-        Ok(Target {
-            dir,
-            name: name.to_vec(),
-        })
     }
-
-    /// Makes an absolute directory, from its deepest ancestor that is there.
-    fn make_top(&mut self, dir: &[u8]) -> Result<OwnedFd, Failure> {
-        let slashes = (0..dir.len()).rev().filter(|&i| dir.get(i) == Some(&b'/'));
-        for slash in slashes {
-            let (above, missing) = dir.split_at(slash + 1);
-            match open_top(above) {
-                Ok(top) => return self.make_below(top, missing),
-                Err(Errno::ENOENT) => {}
-                Err(errno) => return Err(at("open target directory")(errno)),
-            }
-        }
-        Err(at("open target directory")(Errno::ENOENT))
-    }
-
-    fn make_below(&mut self, top: OwnedFd, rel: &[u8]) -> Result<OwnedFd, Failure> {
-        let mut dir = top;
-        for name in rel.split(|&b| b == b'/').filter(|name| !name.is_empty()) {
-            dir = match open_in_target(dir.as_fd(), name) {
-                Ok(next) => next,
-                Err(Errno::ENOENT) => {
-                    (self.step)("make directory");
-                    match mkdirat(dir.as_fd(), name, Mode::from_bits_truncate(0o777)) {
-                        Ok(()) | Err(Errno::EEXIST) => {}
-                        Err(errno) => return Err(at("make target directory")(errno)),
-                    }
-                    // Else a power cut could take the directory, and with it what was moved there.
-                    sync_dir(dir.as_fd())?;
-                    open_in_target(dir.as_fd(), name).map_err(at("open target directory"))?
-                }
-                Err(errno) => return Err(at("open target directory")(errno)),
-            };
-        }
-        Ok(dir)
-    }
+    Ok(dir)
 }

@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 use std::ffi::{CStr, c_int, c_long, c_uint};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// statx(2) of `name` below `dir`; an empty name with `AT_EMPTY_PATH` in `flags` is `dir` itself.
 ///
@@ -93,14 +93,51 @@ pub fn getdents(dir: BorrowedFd<'_>, buffer: &mut [u8]) -> nix::Result<usize> {
     Errno::result(result).map(|bytes| bytes as usize)
 }
 
-/// copy_file_range(2) from and to the descriptors' own offsets, at most `bytes`; how many were copied.
+/// copy_file_range(2): at most `bytes` from `offset` of the one to the same offset of the other; how many were copied.
 ///
 /// # Errors
 /// EXDEV, EINVAL, EOPNOTSUPP, ENOSYS: not between these two filesystems.
-pub fn copy_range(from: BorrowedFd<'_>, to: BorrowedFd<'_>, bytes: usize) -> nix::Result<usize> {
-    let (own, also) = (std::ptr::null_mut(), std::ptr::null_mut());
-    // SAFETY: null offsets mean the descriptors' own; no memory of ours is touched.
-    let result =
-        unsafe { libc::copy_file_range(from.as_raw_fd(), own, to.as_raw_fd(), also, bytes, 0) };
-    Errno::result(result).map(|copied| copied as usize)
+pub fn copy_range(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    offset: u64,
+    bytes: u64,
+) -> nix::Result<u64> {
+    let mut from_offset = offset.cast_signed();
+    let mut to_offset = from_offset;
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    // SAFETY: the kernel reads and writes the two offsets, which outlive the call.
+    let result = unsafe {
+        libc::copy_file_range(
+            from.as_raw_fd(),
+            &raw mut from_offset,
+            to.as_raw_fd(),
+            &raw mut to_offset,
+            bytes,
+            0,
+        )
+    };
+    Errno::result(result).map(|copied| copied as u64)
+}
+
+/// Makes a file share all blocks of another (ioctl_ficlone(2), `FICLONE`).
+///
+/// # Errors
+/// EOPNOTSUPP, EXDEV, ENOTTY, EINVAL: not these two.
+pub fn clone_all(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> nix::Result<()> {
+    // SAFETY: FICLONE takes a descriptor's number and touches no memory of ours.
+    let result = unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONE, from.as_raw_fd()) };
+    Errno::result(result).map(drop)
+}
+
+/// A copy of a descriptor that whoever executed this program left open, by its number.
+///
+/// # Errors
+/// EBADF: it did not.
+pub fn inherited(number: RawFd) -> nix::Result<OwnedFd> {
+    // SAFETY: F_DUPFD_CLOEXEC takes an int; the number itself is not taken over.
+    let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    let copy = Errno::result(copy)?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
