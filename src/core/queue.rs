@@ -227,7 +227,8 @@ mod tests {
         assert_eq!(queue.pop(key), Some(JobId(1)));
         queue.remove(&rank("2", 1), b"a");
         queue.remove(&rank("9", 10), b"b");
-        assert!(queue.lines.is_empty() && queue.len() == 0);
+        assert!(queue.lines.is_empty());
+        assert_eq!(queue.len(), 0);
     }
 
     #[test]
