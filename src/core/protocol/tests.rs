@@ -164,6 +164,14 @@ fn every_byte_comes_back() {
             assert_eq!(read_back(&[other, byte, other]), [other, byte, other]);
         }
     }
+    // Wherever in a name it is.
+    for at in 0..70 {
+        for byte in [b'"', b'\\', b'\n', 0x1f, 0xff] {
+            let mut name = vec![b'x'; 70];
+            name[at] = byte;
+            assert_eq!(read_back(&name), name);
+        }
+    }
     let mut random = Random(7);
     for _ in 0..2_000 {
         let name = random.bytes(40);
