@@ -14,7 +14,7 @@ use crate::scout::Scouts;
 use crate::service::{Manager, Signals};
 use crate::slots::Slots;
 use crate::spawner::Spawner;
-use crate::sys::clock;
+use crate::sys::{clock, process};
 use crate::watch::Watcher;
 use mio::{Events, Interest, Poll};
 use std::os::fd::AsFd;
@@ -60,6 +60,8 @@ impl Daemon {
         let os = |what: &'static str| {
             move |error: std::io::Error| Fatal::new(71, format!("{what}: {error}"))
         };
+        // What comes before there are handlers waits for them: by default some of these signals would end the process.
+        process::block_signals();
         clock::read_zone();
         let manager = Manager::from_env().map_err(os("the service manager's environment"))?;
         let watcher = Watcher::new().map_err(|error| {
@@ -75,6 +77,7 @@ impl Daemon {
         let mut log = Log::open(plan.daemon.log, plan.daemon.log_level)
             .map_err(|error| Fatal::new(69, error.to_string()))?;
         let signals = Signals::new().map_err(os("signals"))?;
+        process::unblock_signals();
 
         let wall = clock::wall();
         let (slack, options) = Slack::from_env().map_err(os("the environment"))?;
