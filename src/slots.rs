@@ -16,6 +16,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
+/// How often all processes are looked through for a holder: one may be born, or give the descriptor another number, behind
+/// the back of a look.
+const ROUNDS: usize = 3;
+
 /// The directory of slots.
 #[derive(Debug)]
 pub struct Slots {
@@ -87,14 +91,25 @@ impl Slots {
                 in_vain: false,
             });
         }
-        if !wanted.is_empty() {
-            for pid in processes() {
-                signal_if_holder(pid, &wanted, &mut answers);
+        for _ in 0..ROUNDS {
+            let missed = |(number, ..): &(usize, String, i32)| {
+                answers
+                    .get(*number)
+                    .is_some_and(|a: &Asked| a.signalled == 0)
+            };
+            let left: Vec<_> = wanted.iter().filter(|one| missed(one)).cloned().collect();
+            if left.is_empty() {
+                break;
             }
-            for (number, _, _) in &wanted {
-                if let Some(answer) = answers.get_mut(*number) {
-                    answer.in_vain = answer.signalled == 0;
-                }
+            for pid in processes() {
+                signal_if_holder(pid, &left, &mut answers);
+            }
+        }
+        for (number, ..) in wanted {
+            if let Some(answer) = answers.get_mut(number) {
+                // It may have ended by itself meanwhile.
+                answer.in_vain =
+                    answer.signalled == 0 && !matches!(self.holders_mark(answer.slot), Ok(None));
             }
         }
         answers

@@ -292,7 +292,7 @@ fn standard_input_may_be_long_and_is_whole() {
     assert_eq!(text_of(&mut house, order), "");
 }
 
-fn ask(house: &mut House, slot: u32, signal: Option<i32>) -> Asked {
+pub(crate) fn ask(house: &mut House, slot: u32, signal: Option<i32>) -> Asked {
     house.children.ask_slot(slot, signal);
     let answers = house.children.asked();
     assert_eq!(answers.len(), 1);
@@ -341,14 +341,16 @@ fn a_slot_is_held_by_what_its_child_leaves_behind() {
 #[test]
 fn who_does_not_end_at_a_terms_word_is_killed() {
     let mut house = House::new();
-    let script = b"(trap '' TERM; exec 5<&4 4<&-; echo up; exec sleep 1000) >&2 & echo $!; exit 0";
-    let mut order = house.order(&[b"/bin/sh", b"-c", script]);
+    let up = house.dir.path().join("up");
+    let script = format!(
+        "(trap '' TERM; exec 5<&4 4<&-; : >{}; exec sleep 1000) & exit 0",
+        up.display()
+    );
+    let mut order = house.order(&[b"/bin/sh", b"-c", script.as_bytes()]);
     order.slot = 9;
     let run = house.spawn(order);
-    let (_, _) = house.end(run);
-    house.until("up", |house| {
-        house.said(run).ends_with(b"up") || house.ended.contains_key(&run)
-    });
+    assert_eq!(house.end(run).0, ChildEnd::Exit(0));
+    wait_until("up", || up.exists());
     assert_eq!(ask(&mut house, 9, Some(TERM)).signalled, 1);
     let after = ask(&mut house, 9, None);
     assert_eq!(after.taken, Ok(true));
@@ -377,6 +379,7 @@ fn a_slot_is_free_as_soon_as_its_children_have_ended() {
     order.slot = 1;
     let text = text_of(&mut house, order);
     assert!(text.starts_with("0\n1\n2\n4\n"), "{text}");
+    wait_until("the slot", || ask(&mut house, 1, None).taken == Ok(false));
     // One that could not be started has let go of it.
     let mut order = house.order(&[b"settled-no-such-program"]);
     order.slot = 1;
