@@ -196,8 +196,10 @@ impl Daemon {
         self.note_ready()?;
         let mut inputs = Vec::new();
         self.drain_signals(&mut inputs)?;
-        if std::mem::take(&mut self.due.mounts) {
-            inputs.push(Input::Mounts(self.read_mounts()));
+        if std::mem::take(&mut self.due.mounts)
+            && let Some(mounts) = self.read_mounts()
+        {
+            inputs.push(Input::Mounts(mounts));
         }
         // Answers and ends are taken before events are, and given to the core after them: whatever happened to
         // a file before a scout looked at it, or before its job ended, is known before that is.
@@ -429,12 +431,13 @@ impl Daemon {
         );
     }
 
-    fn read_mounts(&mut self) -> Vec<crate::core::Mount> {
+    /// The mount table; `None`, and said, if it cannot be read: what was known last holds.
+    fn read_mounts(&mut self) -> Option<Vec<crate::core::Mount>> {
         match self.mounts.read() {
-            Ok(table) => table.mounts,
+            Ok(table) => Some(table.mounts),
             Err(error) => {
                 self.say(Level::Error, format!("/proc/self/mountinfo: {error}"));
-                Vec::new()
+                None
             }
         }
     }

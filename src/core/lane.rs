@@ -5,6 +5,7 @@ use super::files::FileKey;
 use super::ids::{DirId, JobId, MountId};
 use super::timers::Timer;
 use super::tree::Bind;
+use super::turns::Turns;
 use super::{Asked, Core, ScoutId};
 use crate::plan::Observe;
 use std::collections::VecDeque;
@@ -20,11 +21,11 @@ const LOOKS_MAX: usize = 32;
 
 /// One mount.
 #[derive(Debug, Default)]
-pub struct Lane {
+pub(super) struct Lane {
     /// Directories to be bound and listed.
-    pub binds: VecDeque<DirId>,
+    pub binds: Turns<DirId>,
     /// Candidates to be probed.
-    pub probes: VecDeque<FileKey>,
+    pub probes: Turns<FileKey>,
     /// Jobs whose files are to be looked at.
     pub looks: VecDeque<JobId>,
     binds_asked: usize,

@@ -48,6 +48,7 @@ mod settle;
 mod sieve;
 mod timers;
 mod tree;
+mod turns;
 mod watch;
 mod workers;
 

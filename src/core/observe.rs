@@ -370,7 +370,8 @@ impl Core {
             Bind::Asked => node.bind = Bind::AskedStale,
             Bind::Idle => {
                 node.bind = Bind::Queued;
-                self.lane(mount).binds.push_back(dir);
+                let watch = node.watch;
+                self.lane(mount).binds.push_back(watch, dir);
             }
         }
         self.joins_scan(dir);

@@ -279,7 +279,8 @@ impl Core {
         match self.tree.place(candidate.dir, b"") {
             Some(place) => {
                 candidate.queued = true;
-                self.lane(place.mount).probes.push_back(key);
+                let watch = self.tree.get(candidate.dir).map_or(0, |node| node.watch);
+                self.lane(place.mount).probes.push_back(watch, key);
             }
             None => {
                 // The root is missing; the scan at its return does not name what is a candidate

@@ -158,7 +158,7 @@ impl Daemon {
                 "SETTLED_TEST_DROP: events are dropped on purpose".into(),
             );
         }
-        let table = daemon.read_mounts();
+        let table = daemon.read_mounts().unwrap_or_default();
         daemon.core.start(now, table);
         Ok(daemon)
     }
