@@ -181,10 +181,10 @@ fn descriptors_and_signals_are_clean() {
         "content"
     );
     let fds = fs::read_to_string(bed.inside("job.fds")).expect("its descriptors");
-    // 4 is ls's own.
+    // 4 is the lock of its slot, 5 is ls's own.
     assert_eq!(
         fds.split_whitespace().collect::<Vec<_>>(),
-        ["0", "1", "2", "3", "4"]
+        ["0", "1", "2", "3", "4", "5"]
     );
     let signals = fs::read_to_string(bed.inside("job.sig")).expect("its signals");
     for line in signals.lines() {
