@@ -1,21 +1,27 @@
 //! Attempts: which job starts now, and what its child is told.
 
 use super::ids::{JobId, RunId};
-use super::job::Phase;
+use super::job::{Job, Phase};
 use super::operate::Mode;
 use super::record::{Outcome, Record};
 use super::runs::Kind;
 use super::template::{Template, Values};
 use super::timers::Timer;
+use super::tree::Tree;
 use super::watch::Root;
 use super::{Core, Effect, Program, SpawnFile, SpawnOrder, Stdin};
 use crate::plan::{Action, WatchPlan};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Most bytes of paths in one batch's arguments: a program's arguments and environment may have 2 MiB with the usual
-/// limit on the stack (execve(2)).
+/// Most bytes of one batch's arguments: a program's arguments and environment may have 2 MiB with the usual limit on
+/// the stack (execve(2)).
 const BATCH_BYTES: usize = 256 * 1024;
+/// What an argument takes besides its bytes: its end, and the pointer to it.
+const ARGUMENT_BYTES: usize = 9;
+/// No field but a path or a key is longer.
+const FIELD_BYTES: usize = 32;
 /// A bound in starts for less than this is made up for: the loop does not wake for each.
 const RATE_SLACK: Duration = Duration::from_millis(10);
 
@@ -80,17 +86,26 @@ impl Core {
             && !alone(self, first)
         {
             let mut last = *first;
-            let mut bytes = self.path_bytes(last);
+            // What a file adds to the command line at most: so many fields, and bytes beside them.
+            let (fields, fixed) = file_arguments(&self.watches[index].plan);
+            let cost = |jobs: &BTreeMap<JobId, Job>, tree: &Tree, id: JobId| {
+                jobs.get(&id).map_or(0, |job| {
+                    let path = tree.place(job.dir, &job.name);
+                    let path = path.map_or(0, |place| place.path().len());
+                    fixed + fields * path.max(job.key.len()).max(FIELD_BYTES)
+                })
+            };
+            let mut bytes = cost(&self.jobs, &self.tree, last);
             while ids.len() < batch.max as usize {
                 let (jobs, tree) = (&self.jobs, &self.tree);
                 let mut more = 0;
                 let next = self.watches[index]
                     .queue
                     .pop_after(last, key_of(jobs), |id| {
-                        let Some(job) = jobs.get(&id).filter(|job| !job.alone) else {
+                        if jobs.get(&id).is_none_or(|job| job.alone) {
                             return false;
-                        };
-                        more = tree.place(job.dir, &job.name).map_or(0, |p| p.path().len());
+                        }
+                        more = cost(jobs, tree, id);
                         batch.stdin || bytes + more <= BATCH_BYTES
                     });
                 let Some(next) = next else { break };
@@ -103,14 +118,6 @@ impl Core {
             self.watches[index].batch_since = None;
         }
         ids
-    }
-
-    fn path_bytes(&self, id: JobId) -> usize {
-        self.jobs.get(&id).map_or(0, |job| {
-            self.tree
-                .place(job.dir, &job.name)
-                .map_or(0, |place| place.path().len())
-        })
     }
 
     pub(super) fn pop_one(&mut self, index: usize) -> Option<JobId> {
@@ -127,7 +134,10 @@ impl Core {
         };
         let since = *watch.batch_since.get_or_insert(now);
         let due = since.after(batch.wait);
-        if watch.queue.len() >= batch.max as usize || due <= now {
+        // One that is to be alone waits for nobody.
+        let first = watch.queue.first();
+        let alone = first.is_some_and(|id| self.jobs.get(&id).is_some_and(|job| job.alone));
+        if alone || watch.queue.len() >= batch.max as usize || due <= now {
             return true;
         }
         self.timers.set(Timer::Dispatch(index as u32), due);
@@ -281,9 +291,19 @@ impl Core {
     }
 }
 
+/// The arguments that are repeated for every file of a batch: how many fields they have, and how many bytes beside them.
+fn file_arguments(plan: &WatchPlan) -> (usize, usize) {
+    let of_file = plan.argv().iter().filter(|arg| arg.is_of_file());
+    of_file
+        .map(Template::extent)
+        .fold((0, 0), |(fields, fixed), (more, text)| {
+            (fields + more, fixed + text + ARGUMENT_BYTES)
+        })
+}
+
 /// Finds the key of a job, for the queue.
 fn key_of(
-    jobs: &std::collections::BTreeMap<JobId, super::job::Job>,
+    jobs: &BTreeMap<JobId, Job>,
 ) -> impl Fn(JobId) -> Box<[u8]> {
     |id| {
         jobs.get(&id)

@@ -275,6 +275,8 @@ pub(super) fn describe(end: AttemptEnd) -> String {
         AttemptEnd::Exit(status) => format!("exit status {status}"),
         AttemptEnd::Signal(signal) => format!("ended by signal {signal}"),
         AttemptEnd::TimedOut => "timed out".into(),
+        // Its worker could not be made, or its batch not be started because of another file.
+        AttemptEnd::NotStarted { errno: 0, .. } => "not begun, for no reason of its own".into(),
         AttemptEnd::NotStarted { step, errno } => {
             let what = match step {
                 1 => "no process could be made",

@@ -204,11 +204,19 @@ impl Template {
             .any(|part| matches!(part, Part::Field(f, _) if *f == field))
     }
 
-    /// Whether it says something of a file: not the same for every file.
+    /// Whether it says something of a file: not the same for every file of a batch. A batch has one key, where its
+    /// command may use it.
     pub fn is_of_file(&self) -> bool {
-        self.parts.iter().any(
-            |part| matches!(part, Part::Field(f, _) if !matches!(f, Field::Watch | Field::Date)),
-        )
+        self.parts.iter().any(|part| {
+            matches!(part, Part::Field(f, _) if !matches!(f, Field::Watch | Field::Date | Field::Key))
+        })
+    }
+
+    /// How many fields it has, and how many bytes of text beside them.
+    pub fn extent(&self) -> (usize, usize) {
+        let text: usize = self.literals().map(str::len).sum();
+        let texts = self.literals().count();
+        (self.parts.len() - texts, text)
     }
 
     /// Whether it has no field at all: it expands to the same bytes for every file.

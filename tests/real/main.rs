@@ -2,8 +2,10 @@
 //! `cargo test --test real`.
 
 mod bed;
+mod kit;
 
 mod arrivals;
+mod batches;
 mod broken;
 mod burst;
 mod children;
@@ -11,3 +13,4 @@ mod crash;
 mod ladder;
 mod operate;
 mod replace;
+mod workers;
