@@ -302,9 +302,7 @@ fn file_arguments(plan: &WatchPlan) -> (usize, usize) {
 }
 
 /// Finds the key of a job, for the queue.
-fn key_of(
-    jobs: &BTreeMap<JobId, Job>,
-) -> impl Fn(JobId) -> Box<[u8]> {
+fn key_of(jobs: &BTreeMap<JobId, Job>) -> impl Fn(JobId) -> Box<[u8]> {
     |id| {
         jobs.get(&id)
             .map_or_else(Box::default, |job| job.key.clone())

@@ -28,7 +28,13 @@ fn batches_of(bed: &Bed) -> Vec<usize> {
     let lines = ledger(bed);
     let batches = lines.iter().filter(|line| line.starts_with("batch "));
     batches
-        .map(|line| line.split(' ').nth(1).expect("a number").parse().expect("a number"))
+        .map(|line| {
+            line.split(' ')
+                .nth(1)
+                .expect("a number")
+                .parse()
+                .expect("a number")
+        })
         .collect()
 }
 
@@ -145,7 +151,10 @@ fn more_paths_than_a_pipe_holds_reach_standard_input() {
     );
     let _daemon = kit::start(&bed);
     let jobs = wait_concluded(&bed, FILES);
-    assert_eq!(kit::outcomes(&jobs), BTreeMap::from([("done".into(), FILES)]));
+    assert_eq!(
+        kit::outcomes(&jobs),
+        BTreeMap::from([("done".into(), FILES)])
+    );
     let lines = ledger(&bed);
     assert_eq!(lines.iter().collect::<BTreeSet<_>>().len(), FILES);
     assert_eq!(lines.len(), FILES);
@@ -190,9 +199,16 @@ fn with_split_one_poisoned_file_among_300_dies_alone() {
     assert_eq!(times["poison"], 3);
     let twice = times.values().filter(|times| **times == 2).count();
     assert!((1..100).contains(&twice), "{twice} shared its batch");
-    assert!(times.iter().all(|(name, times)| *times <= 2 || name == "poison"));
+    assert!(
+        times
+            .iter()
+            .all(|(name, times)| *times <= 2 || name == "poison")
+    );
     let batches = batches_of(&bed);
-    assert_eq!(batches.iter().filter(|files| **files > 1).sum::<usize>(), FILES + 1 - alone(&jobs, &batches));
+    assert_eq!(
+        batches.iter().filter(|files| **files > 1).sum::<usize>(),
+        FILES + 1 - alone(&jobs, &batches)
+    );
     assert_eq!(daemon.log_count("; dead"), 1);
 }
 
@@ -210,7 +226,11 @@ fn without_split_an_attempt_counts_for_each_of_the_batch() {
         put(&bed, name, "x");
     }
     let run = kit::shell_key(&bed, &each_file("exit $bad"), &["{path}"]);
-    kit::configure(&bed, &run, "attempts = 2\nbatch = { max = 5, wait = \"1s\" }");
+    kit::configure(
+        &bed,
+        &run,
+        "attempts = 2\nbatch = { max = 5, wait = \"1s\" }",
+    );
     let _daemon = kit::start(&bed);
     let jobs = wait_concluded(&bed, 5);
     for job in &jobs {
@@ -281,10 +301,7 @@ fn a_batch_cut_short_is_repeated_and_says_so() {
         put(&bed, name, "x");
     }
     let go = bed.path("go");
-    let wait = format!(
-        "while [ ! -e {} ]; do sleep 0.02; done",
-        go.display()
-    );
+    let wait = format!("while [ ! -e {} ]; do sleep 0.02; done", go.display());
     let run = kit::shell_key(&bed, &each_file(&wait), &["{path}"]);
     kit::configure(&bed, &run, "batch = { max = 3, wait = \"500ms\" }");
     let mut daemon = kit::start(&bed);
@@ -296,9 +313,15 @@ fn a_batch_cut_short_is_repeated_and_says_so() {
     assert_eq!(kit::outcomes(&jobs), BTreeMap::from([("done".into(), 3)]));
     assert!(jobs.iter().all(|job| job.started.len() == 2));
     let lines = ledger(&bed);
-    let batches: Vec<_> = lines.iter().filter(|line| line.starts_with("batch")).collect();
+    let batches: Vec<_> = lines
+        .iter()
+        .filter(|line| line.starts_with("batch"))
+        .collect();
     assert_eq!(batches[0], "batch 3 1 0");
-    assert!(batches[1..].iter().all(|line| line.ends_with("2 1")), "{batches:?}");
+    assert!(
+        batches[1..].iter().all(|line| line.ends_with("2 1")),
+        "{batches:?}"
+    );
 }
 
 #[test]
@@ -344,7 +367,11 @@ fn a_batch_of_many_long_paths_is_cut_where_the_kernel_would_refuse_it() {
     for number in 0..FILES {
         fs::write(bed.inside(format!("{deep}/{number}")), "x").expect("a file");
     }
-    let run = kit::shell_key(&bed, "ledger=$1; shift; echo batch $# >> \"$ledger\"\n", &["{path}"; 9]);
+    let run = kit::shell_key(
+        &bed,
+        "ledger=$1; shift; echo batch $# >> \"$ledger\"\n",
+        &["{path}"; 9],
+    );
     kit::configure(
         &bed,
         &run,
@@ -352,7 +379,10 @@ fn a_batch_of_many_long_paths_is_cut_where_the_kernel_would_refuse_it() {
     );
     let _daemon = kit::start(&bed);
     let jobs = wait_concluded(&bed, FILES);
-    assert_eq!(kit::outcomes(&jobs), BTreeMap::from([("done".into(), FILES)]));
+    assert_eq!(
+        kit::outcomes(&jobs),
+        BTreeMap::from([("done".into(), FILES)])
+    );
     assert_eq!(batches_of(&bed).iter().sum::<usize>(), FILES * 9);
     assert!(jobs.iter().all(|job| job.started.len() == 1));
 }
@@ -362,15 +392,25 @@ fn every_file_of_many_small_batches_is_done_once() {
     const FILES: usize = 3000;
     let bed = Bed::new();
     let run = kit::shell_key(&bed, &each_file(""), &["{path}"]);
-    kit::configure(&bed, &run, "concurrency = 3\nbatch = { max = 50, wait = \"20ms\" }");
+    kit::configure(
+        &bed,
+        &run,
+        "concurrency = 3\nbatch = { max = 50, wait = \"20ms\" }",
+    );
     let _daemon = kit::start(&bed);
     for number in 0..FILES {
         fs::write(bed.inside(format!("f{number}")), "x").expect("a file");
     }
     let deadline = SLOW.max(Duration::from_secs(1));
-    crate::bed::until_in(deadline, "every file was given", || times(&bed).len() == FILES);
+    crate::bed::until_in(deadline, "every file was given", || {
+        times(&bed).len() == FILES
+    });
     assert!(times(&bed).values().all(|times| *times == 1));
     let concluded = wait_concluded(&bed, FILES);
     assert_eq!(jobs(&bed).len(), concluded.len());
-    assert!(batches_of(&bed).iter().all(|files| (1..=50).contains(files)));
+    assert!(
+        batches_of(&bed)
+            .iter()
+            .all(|files| (1..=50).contains(files))
+    );
 }

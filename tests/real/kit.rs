@@ -132,7 +132,10 @@ pub fn script(bed: &Bed, name: &str, text: &str) -> String {
 /// The whole lines of the bed's ledger, to which the scripts write.
 pub fn ledger(bed: &Bed) -> Vec<String> {
     let bytes = fs::read(bed.path("ledger")).unwrap_or_default();
-    let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+    let whole = bytes
+        .iter()
+        .rposition(|b| *b == b'\n')
+        .map_or(0, |at| at + 1);
     String::from_utf8_lossy(&bytes[..whole])
         .lines()
         .map(str::to_owned)
@@ -142,11 +145,15 @@ pub fn ledger(bed: &Bed) -> Vec<String> {
 /// Waits until the ledger has so many lines that begin with `word`, and gives those.
 pub fn wait_ledger(bed: &Bed, word: &str, count: usize) -> Vec<String> {
     let mut lines = Vec::new();
-    until_in(SLOW, &format!("{count} lines of {word:?} in the ledger"), || {
-        lines = ledger(bed);
-        lines.retain(|line| line.split(' ').next() == Some(word));
-        lines.len() >= count
-    });
+    until_in(
+        SLOW,
+        &format!("{count} lines of {word:?} in the ledger"),
+        || {
+            lines = ledger(bed);
+            lines.retain(|line| line.split(' ').next() == Some(word));
+            lines.len() >= count
+        },
+    );
     lines
 }
 
@@ -195,7 +202,8 @@ pub fn env_number(name: &str, default: usize) -> usize {
 /// The daemon's children whose command line has `word` in it.
 pub fn children_with(daemon: &Daemon, word: &str) -> Vec<i32> {
     let pid = daemon.pid();
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let children =
+        fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     children
         .split_whitespace()
         .filter(|pid| {
@@ -215,8 +223,11 @@ pub fn kill(pid: i32) {
 
 pub fn alive(pid: i32) -> bool {
     // A zombie is none: it does nothing any more.
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| !rest.starts_with('Z')))
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        stat.rsplit(") ")
+            .next()
+            .is_some_and(|rest| !rest.starts_with('Z'))
+    })
 }
 
 /// Reads the daemon's log until its state has these words.
