@@ -162,7 +162,7 @@ fn normal(records: impl Iterator<Item = Record>) -> Vec<Vec<u8>> {
         .collect();
     // Of one that goes on, how often it was begun and what came of that; the last attempt of which no end
     // is known was cut short, or runs.
-    let mut attempts: BTreeMap<JobId, (u32, u32, Wall, bool)> = BTreeMap::new();
+    let mut attempts: BTreeMap<JobId, (u32, u32, Wall, bool, bool)> = BTreeMap::new();
     let line = |record: &Record| {
         let mut bytes = Vec::with_capacity(64);
         bytes.extend(kind(record).to_be_bytes());
@@ -185,13 +185,14 @@ fn normal(records: impl Iterator<Item = Record>) -> Vec<Vec<u8>> {
             } if !over.contains(job) => {
                 let state = attempts.entry(*job).or_default();
                 (state.1, state.2) = (*counted, *not_before);
-                state.3 = *end == AttemptEnd::CutShort;
+                state.3 = matches!(end, AttemptEnd::CutShort | AttemptEnd::Together);
+                state.4 |= *end == AttemptEnd::Together;
             }
             Record::Started { .. } | Record::Ended { .. } => {}
             other => lines.push(line(other)),
         }
     }
-    for (job, (attempt, counted, not_before, cut)) in attempts {
+    for (job, (attempt, counted, not_before, cut, alone)) in attempts {
         let end = if cut {
             AttemptEnd::CutShort
         } else {
@@ -203,7 +204,7 @@ fn normal(records: impl Iterator<Item = Record>) -> Vec<Vec<u8>> {
             end,
             counted,
             not_before,
-            output: Vec::new(),
+            output: vec![u8::from(alone)],
         }));
     }
     lines.sort_unstable();

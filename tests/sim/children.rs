@@ -3,7 +3,8 @@
 use crate::disk::*;
 use crate::rng::Rng;
 use settled::core::ask::Version;
-use settled::core::{ChildEnd, NotStarted, SpawnOrder, StartStep};
+use settled::core::{ChildEnd, NotStarted, SpawnFile, SpawnOrder, StartStep};
+use std::collections::BTreeSet;
 
 /// What a child is going to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,10 +30,14 @@ pub struct Child {
     pub fate: Fate,
     pub life: u32,
     pub phase: Phase,
-    /// What it was given.
-    pub got: Option<(Uid, u64, Version)>,
-    /// An event has said meanwhile that the file changed.
-    pub heard: bool,
+    /// What it was given, for each of its jobs.
+    pub got: Vec<(Uid, u64, Version)>,
+    /// The files of which an event has said meanwhile that they changed.
+    pub heard: BTreeSet<usize>,
+    /// The worker that has this one job; then this is no process.
+    pub worker: Option<usize>,
+    /// A signal was sent to it in the life that it belongs to.
+    pub killed: bool,
     /// The oracle's name for the watch.
     pub watch: usize,
 }
@@ -81,24 +86,29 @@ pub fn fate(rng: &mut Rng, temper: Temper) -> Fate {
     }
 }
 
-/// The look between fork and exec.
-pub fn look(disk: &Disk, order: &SpawnOrder) -> Result<Uid, NotStarted> {
+/// The look between fork and exec: at each file, up to the first that is not as it has to be.
+pub fn look(disk: &Disk, order: &SpawnOrder) -> Result<Vec<Uid>, (NotStarted, u32)> {
+    let one = |(number, file)| look_at(disk, file).map_err(|why| (why, number as u32));
+    order.files.iter().enumerate().map(one).collect()
+}
+
+fn look_at(disk: &Disk, file: &SpawnFile) -> Result<Uid, NotStarted> {
     let found = disk
-        .resolve(&order.files[0].place.base)
-        .and_then(|base| disk.walk(base, &order.files[0].place.rel));
+        .resolve(&file.place.base)
+        .and_then(|base| disk.walk(base, &file.place.rel));
     let uid = match found {
         Ok(uid) => uid,
         Err(ENOENT | ENOTDIR) => return Err(NotStarted::NotTheFile),
         Err(errno) => return Err(NotStarted::Failed(StartStep::OpenFile, errno)),
     };
     let inode = &disk.inodes[uid];
-    if inode.dir || disk.version(uid) != order.files[0].expect {
+    if inode.dir || disk.version(uid) != file.expect {
         return Err(NotStarted::NotTheFile);
     }
     if inode.unreadable {
         return Err(NotStarted::Failed(StartStep::OpenFile, EACCES));
     }
-    if order.files[0].lease && disk.fss[inode.fs].lease_errno == 0 && inode.writers > 0 {
+    if file.lease && disk.fss[inode.fs].lease_errno == 0 && inode.writers > 0 {
         return Err(NotStarted::StillWritten);
     }
     Ok(uid)

@@ -2,14 +2,15 @@
 
 use crate::children::{self, Child, Fate, Phase};
 use crate::disk::*;
-use crate::oracle::{Oracle, Rule};
+use crate::oracle::{Oracle, Rule, Truth};
 use crate::scouts::{self, Step, Task};
 use crate::story;
 use crate::story::show;
 use crate::world::{SECOND, Tick, World};
 use settled::core::ask::Question;
-use settled::core::ids::AskId;
-use settled::core::{ChildEnd, Input, ScoutId};
+use settled::core::ids::{AskId, JobId};
+use settled::core::{ChildEnd, Input, ScoutId, Stdin};
+use std::collections::BTreeSet;
 
 impl World {
     // ---- scouts ----
@@ -111,6 +112,7 @@ impl World {
         let mut task =
             std::mem::replace(task, Task::new(ask, Question::Resolve { path: Vec::new() }));
         let step = self.one_step(&mut task);
+        self.scout_looked(&task);
         let Some(scout) = self.scouts.get_mut(&id) else {
             return;
         };
@@ -165,7 +167,11 @@ impl World {
 
     pub fn spawn(&mut self, order: settled::core::SpawnOrder) {
         self.active = self.now;
+        if order.stdin == Stdin::Worker {
+            return self.spawn_worker(order);
+        }
         self.tally.runs += 1;
+        self.tally.batched += u64::from(order.jobs.len() > 1);
         let watch = self
             .oracle
             .watches
@@ -191,19 +197,13 @@ impl World {
             fate,
             life: self.life,
             phase: Phase::Starting,
-            got: None,
-            heard: false,
+            got: Vec::new(),
+            heard: BTreeSet::new(),
+            worker: None,
+            killed: false,
             watch,
         };
-        let beside = |old: &Child| {
-            old.life != self.life
-                && old.order.jobs == child.order.jobs
-                && matches!(old.phase, Phase::Starting | Phase::Running)
-        };
-        if self.children.iter().any(beside) {
-            let what = format!("{:?} is run beside an attempt of it", child.order.jobs);
-            self.oracle.broken(Rule::Serial, what);
-        }
+        self.beside(&child.order.jobs);
         let alive: Vec<&Child> = self
             .children
             .iter()
@@ -225,7 +225,7 @@ impl World {
             return;
         }
         if self.children[id].life == self.life
-            && !self.holders(self.children[id].order.slot).is_empty()
+            && self.is_held(self.children[id].order.slot)
         {
             let held = settled::core::NotStarted::Failed(settled::core::StartStep::Setup, 11);
             self.child_ends(id, ChildEnd::NotStarted(held, 0));
@@ -237,22 +237,28 @@ impl World {
             return;
         }
         match children::look(&self.setup.disk, &self.children[id].order) {
-            Err(why) => {
-                story!(self.now, "child {id} looks: {why:?}");
-                self.child_ends(id, ChildEnd::NotStarted(why, 0));
+            Err((why, file)) => {
+                story!(self.now, "child {id} looks: {why:?} ({file})");
+                self.child_ends(id, ChildEnd::NotStarted(why, file));
             }
-            Ok(uid) => {
-                let content = self.setup.disk.inodes[uid].content;
-                let version = self.setup.disk.version(uid);
-                story!(
-                    self.now,
-                    "child {id} reads content {content}, fate {:?}",
-                    self.children[id].fate
-                );
-                self.children[id].got = Some((uid, content, version));
+            Ok(uids) => {
+                for (number, uid) in uids.iter().enumerate() {
+                    let truth = Truth::of(&self.setup.disk, *uid);
+                    story!(
+                        self.now,
+                        "child {id} reads content {}, fate {:?}",
+                        truth.content,
+                        self.children[id].fate
+                    );
+                    let child = &mut self.children[id];
+                    child.got.push((*uid, truth.content, truth.version));
+                    let (watch, job) = (child.watch, child.order.jobs[number]);
+                    self.oracle.dispatched(watch, job, &truth, &self.setup.disk);
+                }
                 self.children[id].phase = Phase::Running;
-                self.oracle
-                    .dispatched(&self.children[id], uid, &self.setup.disk);
+                let many = uids.len() as u64;
+                let which = if many > 1 { self.works.below(many) } else { 0 };
+                let uid = uids[which as usize];
                 let wait = match self.rng.below(8) {
                     0..=4 => self.rng.range(200_000, 30_000_000),
                     5 | 6 => self.rng.range(30_000_000, 900_000_000),
@@ -310,15 +316,16 @@ impl World {
     /// A command takes its own file away.
     fn consume(&mut self, id: usize) {
         let child = &self.children[id];
-        let path = child.order.files[0].place.path();
         let disk = &mut self.setup.disk;
-        if let Some((uid, _, _)) = child.got
-            && disk.resolve(&path) == Ok(uid)
-            && let Ok((dir, name)) = disk.parent(&path)
-        {
-            story!(self.now, "child {id} takes its file away");
-            // Nothing can be done about what is not there.
-            let _gone = disk.unlink(dir, name);
+        for ((uid, _, _), file) in child.got.iter().zip(&child.order.files) {
+            let path = file.place.path();
+            if disk.resolve(&path) == Ok(*uid)
+                && let Ok((dir, name)) = disk.parent(&path)
+            {
+                story!(self.now, "child {id} takes its file away");
+                // Nothing can be done about what is not there.
+                let _gone = disk.unlink(dir, name);
+            }
         }
     }
 
@@ -349,9 +356,10 @@ impl World {
     }
 
     /// The processes of an earlier life that hold a slot.
-    fn holders(&self, slot: u32) -> Vec<usize> {
+    pub fn holders(&self, slot: u32) -> Vec<usize> {
         let holds = |child: &Child| {
-            child.life != self.life
+            child.worker.is_none()
+                && child.life != self.life
                 && child.order.slot == slot
                 && matches!(child.phase, Phase::Starting | Phase::Running)
         };
@@ -361,27 +369,71 @@ impl World {
     }
 
     pub fn ask_slot(&mut self, slot: u32, signal: Option<i32>) {
-        let holders = self.holders(slot);
-        let taken = !holders.is_empty();
-        for id in holders {
-            if let Some(signal) = signal {
+        let taken = self.is_held(slot);
+        if let Some(signal) = signal {
+            story!(self.now, "who holds slot {slot} is sent {signal}");
+            self.oracle.orphan_signalled(slot, signal, taken);
+            for id in self.holders(slot) {
                 self.signal(id, signal);
+            }
+            for id in self.worker_holders(slot) {
+                self.signal_worker(id, signal);
             }
         }
         self.input(0, Input::Slot { slot, taken });
     }
 
     pub fn kill(&mut self, run: settled::core::ids::RunId, signal: i32) {
+        if let Some(id) = self.worker_of(run) {
+            return self.kill_worker(id, signal);
+        }
         let Some(id) = self
             .children
             .iter()
-            .position(|c| c.life == self.life && c.order.run == run)
+            .position(|c| c.worker.is_none() && c.life == self.life && c.order.run == run)
         else {
             self.oracle
                 .broken(Rule::Limits, format!("{run:?} is killed and never ran"));
             return;
         };
+        self.children[id].killed = true;
         self.signal(id, signal);
+    }
+
+    /// The attempts of this life whose end the core has not been told.
+    pub fn alive(&self) -> impl Iterator<Item = &Child> {
+        self.children
+            .iter()
+            .filter(|c| c.life == self.life && c.phase != Phase::Reaped)
+    }
+
+    /// None of these jobs is being worked on.
+    pub fn beside(&mut self, jobs: &[JobId]) {
+        let beside = |old: &Child| {
+            old.order.jobs.iter().any(|job| jobs.contains(job))
+                && matches!(old.phase, Phase::Starting | Phase::Running)
+        };
+        if self.children.iter().any(beside) {
+            let what = format!("{jobs:?} are run beside an attempt of one of them");
+            self.oracle.broken(Rule::Serial, what);
+        }
+    }
+
+    /// A scout has looked at a file: what was true then.
+    fn scout_looked(&mut self, task: &Task) {
+        let Question::Probe { place, .. } = &task.question else {
+            return;
+        };
+        let disk = &self.setup.disk;
+        let found = disk
+            .resolve(&place.base)
+            .and_then(|base| disk.walk(base, &place.rel));
+        if let (true, Ok(uid)) = (self.setup.works, found)
+            && !disk.inodes[uid].dir
+        {
+            let truth = Truth::of(disk, uid);
+            self.looks.insert(task.ask, (place.path(), truth));
+        }
     }
 
     fn signal(&mut self, id: usize, signal: i32) {

@@ -21,6 +21,7 @@ mod scouts;
 mod setup;
 mod store;
 mod story;
+mod workers;
 mod world;
 mod writers;
 

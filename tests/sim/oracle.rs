@@ -5,6 +5,9 @@ mod acts;
 mod change;
 mod end;
 mod records;
+mod works;
+
+pub use works::{Truth, WorkerSeen};
 
 use crate::disk::*;
 use crate::scouts::Step;
@@ -26,6 +29,10 @@ pub enum Rule {
     ConcludedOnce,
     Repeated,
     Serial,
+    Worker,
+    Rate,
+    Halt,
+    Ends,
     Limits,
     Content,
     Disposition,
@@ -48,6 +55,10 @@ impl std::fmt::Display for Rule {
             Rule::ConcludedOnce => "concluded once",
             Rule::Repeated => "repeated only when cut short, and marked",
             Rule::Serial => "one at a time for a key",
+            Rule::Worker => "workers as documented",
+            Rule::Rate => "no more than the rate",
+            Rule::Halt => "nothing behind a dead one",
+            Rule::Ends => "ended as it did",
             Rule::Limits => "attempts within limits",
             Rule::Content => "content is kept",
             Rule::Disposition => "disposed of as planned",
@@ -138,7 +149,23 @@ pub struct Ledger {
     pub disposed: bool,
     /// The mover has done what was asked.
     pub moved: bool,
+    /// As recorded before the first attempt, where keys are bounded.
     pub key: Option<Vec<u8>>,
+    /// What settled.
+    pub settled: Version,
+    /// And when, by the wall's clock.
+    pub settled_at: i64,
+    /// It failed together with others, and is to be run alone.
+    pub alone: bool,
+    /// Dead, and holds others up.
+    pub halted: bool,
+    /// With whom it was in its last batch.
+    pub mates: Vec<JobId>,
+    /// How its attempt may have ended; none while nothing was told.
+    pub ends: Vec<AttemptEnd>,
+    /// The wait that its worker asked for.
+    pub after: Option<std::time::Duration>,
+    pub slot: u32,
     /// Where it settled; nothing once something of its path was renamed.
     pub place: Option<(DirId, [u8; 12])>,
     /// Path below the root, as it settled.
@@ -208,6 +235,13 @@ pub struct Oracle {
     last_job: u64,
     /// Whether a file that is away for half a minute is certain to be missed.
     pub misses: bool,
+    /// Looks whose answers were told in this turn.
+    pub seen: Vec<(Vec<u8>, Facts, Truth)>,
+    /// Of a watch's only worker: ends in a row without an answer, and when it may be started again.
+    restarts: BTreeMap<usize, (u32, u64)>,
+    /// When `rate` lets the next job of a watch start, in which life.
+    rates: BTreeMap<usize, (u32, u64)>,
+    orphan_terms: BTreeMap<(u32, u32), u64>,
     /// Concluded files that were taken away: when, and how often they had been concluded.
     left: BTreeMap<(usize, Version), (u64, u32, u64)>,
     /// How often those that came back have to be concluded in the end.

@@ -24,6 +24,22 @@ pub struct Setup {
     pub plain: bool,
     /// A file that is away for half a minute is certain to be missed.
     pub misses: bool,
+    /// Batches, workers, bounds: what dispatch has besides.
+    pub works: bool,
+    pub worker: WorkerTemper,
+}
+
+/// How likely a worker does what it should not, in a thousand.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WorkerTemper {
+    /// It cannot be started, or is never ready.
+    pub fails: u64,
+    /// Nonsense, answers for others, answers twice.
+    pub odd: u64,
+    pub dies: u64,
+    pub hangs: u64,
+    pub retries: u64,
+    pub dead: u64,
 }
 
 /// How hostile the world is. Rates are in ten thousand, per turn of the daemon unless said otherwise.
@@ -103,6 +119,61 @@ fn watch(rng: &mut Rng, name: &str, path: &[u8]) -> WatchPlan {
         max: Duration::from_secs(4),
     };
     plan
+}
+
+/// What dispatch has besides: at most a few of it at a time.
+fn dispatching(rng: &mut Rng, plan: &mut WatchPlan) {
+    let batch = BatchPlan {
+        max: rng.range(1, 5) as u32,
+        wait: Duration::from_millis(*rng.pick(&[0, 200, 2000])),
+        split: rng.chance(2, 3),
+        stdin: rng.chance(1, 3),
+    };
+    match rng.below(4) {
+        0 => {
+            plan.batch = Some(batch);
+            if batch.stdin {
+                plan.action = Action::Run(vec![template("run")]);
+            }
+        }
+        1 | 2 => {
+            plan.action = Action::Worker(WorkerPlan {
+                argv: vec![template("worker"), template("{watch}")],
+                workers: rng.range(1, 2) as u32,
+                window: rng.range(1, 5) as u32,
+                ready: rng.chance(1, 3).then(|| Duration::from_secs(2)),
+            });
+            let stdin = false;
+            plan.batch = rng.chance(1, 3).then_some(BatchPlan { stdin, ..batch });
+        }
+        _ => {}
+    }
+    if !plan.serial && rng.chance(1, 3) {
+        plan.key = Some(template(["{dir1}", "{stem}", "k"][rng.below(3) as usize]));
+        plan.key_concurrency = Some(rng.range(1, 3) as u32);
+    }
+    if rng.chance(1, 4) {
+        plan.on_dead = OnDead::Halt;
+    }
+    if rng.chance(1, 4) {
+        plan.delivery = Delivery::AtMostOnce;
+    }
+    if rng.chance(1, 4) {
+        plan.rate = Some(Rate {
+            count: rng.range(1, 4) as u32,
+            per: Duration::from_millis(*rng.pick(&[500, 1000, 2000])),
+        });
+    }
+    if rng.chance(1, 4) {
+        plan.permanent = vec![*rng.pick(&[1, 75])];
+        plan.temporary = vec![65];
+    }
+    if rng.chance(1, 5) {
+        plan.max_age = Some(Duration::from_secs(rng.range(1, 6)));
+    }
+    if rng.chance(1, 2) {
+        plan.orphans = Orphans::Kill;
+    }
 }
 
 fn dispositions(rng: &mut Rng, plan: &mut WatchPlan) {
@@ -282,6 +353,7 @@ pub fn draw(seed: u64) -> Setup {
     let all_roots = covers.iter().map(|cover| cover.root.clone()).collect();
     let mut faults = faults;
     let mut temper = temper;
+    let mut crowded = false;
     if more.chance(1, 2) {
         let mut rate = |of: u64, n: u64| if more.chance(1, of) { n } else { 0 };
         temper.consumes = rate(4, 200);
@@ -330,6 +402,7 @@ pub fn draw(seed: u64) -> Setup {
             }
         }
         let crowd = if more.chance(1, 500) { 600 } else { 0 };
+        crowded = crowd > 0;
         for n in 0..crowd {
             if let Ok(root) = disk.resolve(&root)
                 && let Ok(handle) = disk.open_write(root, format!("c{n}").as_bytes(), true, true)
@@ -339,6 +412,28 @@ pub fn draw(seed: u64) -> Setup {
             }
         }
     }
+    let mut work = Rng::new(seed ^ 0x0D15_BA7C);
+    let works = !crowded && work.chance(1, 2);
+    let mut worker = WorkerTemper::default();
+    if works {
+        for (plan, cover) in plans.iter_mut().zip(&mut covers) {
+            dispatching(&mut work, plan);
+            let root = std::mem::take(&mut cover.root);
+            *cover = Covers {
+                root,
+                plan: plan.clone(),
+            };
+        }
+        let mut rate = |of: u64, n: u64| if work.chance(1, of) { n } else { 0 };
+        worker = WorkerTemper {
+            fails: rate(4, 200),
+            odd: rate(2, 100),
+            dies: rate(2, 100),
+            hangs: rate(3, 100),
+            retries: rate(2, 200),
+            dead: rate(3, 100),
+        };
+    }
     let plain = covers.len() == 1 && !stage.dir_ops && !stage.root_ops;
     let stays = root_exists && !stage.dir_ops && !stage.root_ops;
     let misses =
@@ -346,6 +441,8 @@ pub fn draw(seed: u64) -> Setup {
     Setup {
         plain,
         misses,
+        works,
+        worker,
         plan: Plan {
             daemon: DaemonPlan {
                 state_force: false,

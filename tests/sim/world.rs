@@ -4,13 +4,14 @@
 use crate::children::{Child, Fate, Phase};
 use crate::disk::*;
 use crate::notify::Event;
-use crate::oracle::{Moment, Oracle, Rule};
+use crate::oracle::{Moment, Oracle, Rule, Truth};
 use crate::rng::Rng;
 use crate::scouts::Scouts;
 use crate::setup::Setup;
 use crate::store::Store;
 use crate::story;
 use crate::story::{bits, question_words, show, words};
+use crate::workers::{Say, Worker};
 use settled::core::ask::Answer;
 use settled::core::ids::{AskId, MountId};
 use settled::core::time::{Mono, Now, Wall};
@@ -29,6 +30,11 @@ pub enum Tick {
     Scout(ScoutId, u32),
     ChildLooks(usize),
     ChildEnds(usize, ChildEnd),
+    WorkerRuns(usize),
+    WorkerSays(usize, Say),
+    WorkerEnds(usize, ChildEnd),
+    /// Somebody takes the files of halted jobs away.
+    Relief,
     LetsGo(Handle),
     DiskFree,
     Restart,
@@ -47,6 +53,15 @@ pub struct Tally {
     pub runs: u64,
     pub crashes: u64,
     pub overflows: u64,
+    /// Of the runs, those with several jobs.
+    pub batched: u64,
+    pub workers: u64,
+    pub fed: u64,
+    pub answered: u64,
+    /// Workers that ended with several jobs unanswered.
+    pub lost: u64,
+    pub halts: u64,
+    pub held: u64,
 }
 
 impl Tally {
@@ -56,6 +71,13 @@ impl Tally {
         self.runs += other.runs;
         self.crashes += other.crashes;
         self.overflows += other.overflows;
+        self.batched += other.batched;
+        self.workers += other.workers;
+        self.fed += other.fed;
+        self.answered += other.answered;
+        self.lost += other.lost;
+        self.halts += other.halts;
+        self.held += other.held;
     }
 }
 
@@ -64,6 +86,8 @@ pub struct World {
     pub rng: Rng,
     /// For what came to the world later, so that it does not disturb what was there.
     pub more: Rng,
+    /// The same for dispatch.
+    pub works: Rng,
     pub now: u64,
     pub seq: u64,
     pub heap: BTreeMap<(u64, u64), Tick>,
@@ -78,6 +102,9 @@ pub struct World {
     pub latency: u64,
     pub scouts: Scouts,
     pub children: Vec<Child>,
+    pub workers: Vec<Worker>,
+    /// What was true when a scout looked whose answer is on its way.
+    pub looks: BTreeMap<AskId, (Vec<u8>, Truth)>,
     pub oracle: Oracle,
     pub calm: bool,
     pub active: u64,
@@ -96,6 +123,7 @@ impl World {
         let mut world = World {
             rng: Rng::new(seed ^ 0xABCD),
             more: Rng::new(seed ^ 0x1234_5678),
+            works: Rng::new(seed ^ 0x0F0F_1111_2222),
             setup,
             now: SECOND,
             seq: 0,
@@ -110,6 +138,8 @@ impl World {
             latency: 0,
             scouts: Scouts::new(),
             children: Vec::new(),
+            workers: Vec::new(),
+            looks: BTreeMap::new(),
             oracle,
             calm: false,
             active: 0,
@@ -203,6 +233,7 @@ impl World {
                 self.notify_since = Some(self.now);
             }
         }
+        (self.tally.halts, self.tally.held) = self.oracle.halts_and_held();
         self.tally.overflows = self.setup.disk.notify.overflows;
         (self.tally, self.oracle.violation)
     }
@@ -251,6 +282,10 @@ impl World {
             Tick::ChildLooks(id) => self.child_looks(id),
             Tick::ChildEnds(id, end) => self.child_ends(id, end),
             Tick::LetsGo(handle) => self.lets_go(handle),
+            Tick::WorkerRuns(id) => self.worker_runs(id),
+            Tick::WorkerSays(id, say) => self.worker_says(id, say),
+            Tick::WorkerEnds(id, end) => self.worker_ends(id, end),
+            Tick::Relief => self.relief(),
             Tick::DiskFree => {
                 story!(self.now, "the journal's disk has room again");
                 self.store.disk_full(false);
@@ -322,11 +357,32 @@ impl World {
             }
         }
         self.setup.disk.cuts = 0;
+        if self.setup.works {
+            self.at(20 * SECOND, Tick::Relief);
+        }
         self.store.disk_full(false);
         if !self.room && self.setup.faults.full == 0 {
             self.room = true;
             self.input(0, Input::JournalRoom(true));
         }
+    }
+
+    /// Dead jobs that hold others up: somebody takes their files away.
+    fn relief(&mut self) {
+        let halted = self.oracle.halted();
+        for version in &halted {
+            for uid in 0..self.setup.disk.inodes.len() {
+                if self.setup.disk.inodes[uid].dir || self.setup.disk.version(uid) != *version {
+                    continue;
+                }
+                for (dir, name) in self.setup.disk.paths_of(uid) {
+                    story!(self.now, "the file of a halted job goes: {}", show(&name));
+                    let _gone = self.setup.disk.unlink(dir, &name);
+                    self.active = self.now;
+                }
+            }
+        }
+        self.at(20 * SECOND, Tick::Relief);
     }
 
     // ---- the loop ----
@@ -413,6 +469,7 @@ impl World {
         self.tally.turns += 1;
         self.notify_since = None;
         self.oracle.moment.now = self.now;
+        self.oracle.seen.clear();
         self.oracle.moment.paused = !self.room || self.oracle.moment.stopping;
         let faults = self.setup.faults;
         self.latency = match self.rng.below(20) {
@@ -477,7 +534,12 @@ impl World {
         for input in inputs {
             story!(self.now, "input {}", words(&input));
             match &input {
-                Input::Answer(_, Answer::Probed(Ok(facts))) => self.oracle.told(facts),
+                Input::Answer(ask, Answer::Probed(Ok(facts))) => {
+                    self.oracle.told(facts);
+                    if let Some((path, truth)) = self.looks.remove(ask) {
+                        self.oracle.seen.push((path, *facts, truth));
+                    }
+                }
                 Input::Answer(_, Answer::Bound(Ok(bound))) => {
                     self.bound.extend(bound.wd.and_then(Result::ok));
                 }
@@ -487,14 +549,20 @@ impl World {
                 Input::Answer(ask, answer) if answer.is_last() => {
                     self.inbox_ask.remove(ask);
                 }
+                Input::WorkerLine { run, line } => self.line_told(*run, line.as_deref()),
                 Input::Ended { run, end, .. } => {
                     ended.push(*run);
+                    if let Some(id) = self.worker_of(*run) {
+                        self.worker_end_told(id, *end);
+                    }
                     let mut children = self.children.iter();
-                    if *end == ChildEnd::Exit(0)
-                        && let Some(child) =
-                            children.find(|c| c.life == self.life && c.order.run == *run)
-                    {
-                        self.oracle.child_ended(child, &self.setup.disk);
+                    if let Some(child) = children.find(|c| {
+                        c.worker.is_none() && c.life == self.life && c.order.run == *run
+                    }) {
+                        self.oracle.told_end(child, *end);
+                        if *end == ChildEnd::Exit(0) {
+                            self.oracle.child_ended(child, &self.setup.disk);
+                        }
                     }
                 }
                 _ => {}
@@ -504,6 +572,11 @@ impl World {
         for child in &mut self.children {
             if child.life == self.life && ended.contains(&child.order.run) {
                 child.phase = Phase::Reaped;
+            }
+        }
+        for worker in &mut self.workers {
+            if worker.life == self.life && ended.contains(&worker.order.run) {
+                worker.phase = Phase::Reaped;
             }
         }
         if !self.calm {
@@ -586,12 +659,13 @@ impl World {
             .path_of_dir(dir)
             .map(|path| [path.as_slice(), b"/", &event.name].concat());
         for child in &mut self.children {
-            if let Some((has, _, version)) = child.got
-                && Some(has) == uid
-                && path.as_ref() == Some(&child.order.files[0].place.path())
-                && disk.version(has) != version
-            {
-                child.heard = true;
+            for (number, (has, _, version)) in child.got.iter().enumerate() {
+                if Some(*has) == uid
+                    && path.as_ref() == Some(&child.order.files[number].place.path())
+                    && disk.version(*has) != *version
+                {
+                    child.heard.insert(number);
+                }
             }
         }
     }
@@ -642,7 +716,7 @@ impl World {
                         self.now,
                         "  spawn run {} of {:?}, key {key:?}",
                         order.run.0,
-                        order.jobs[0]
+                        order.jobs
                     );
                 }
                 other => story!(self.now, "  {other:?}"),
@@ -699,9 +773,8 @@ impl World {
                 Effect::Stop(_) => stop = true,
                 Effect::Append(_) | Effect::Log(..) | Effect::Ready => {}
                 Effect::AskSlot(slot, signal) => self.ask_slot(slot, signal),
-                Effect::Feed(..) | Effect::CloseInput(_) => {
-                    panic!("no plan of this world asks for it")
-                }
+                Effect::Feed(run, lines) => self.feed(run, &lines),
+                Effect::CloseInput(run) => self.close_input(run),
             }
         }
         if stop || crash {
@@ -751,6 +824,7 @@ impl World {
         self.inbox.clear();
         self.inbox_ask.clear();
         self.bound.clear();
+        self.looks.clear();
         self.notify_since = None;
         self.room_again = None;
         self.setup.disk.close_notify();
@@ -777,14 +851,20 @@ impl World {
         self.setup.disk.close_notify();
         // Children are ended, or end by themselves before the next life.
         let last = self.rng.below(3 * SECOND);
+        self.orphan_workers();
         for id in 0..self.children.len() {
+            if self.children[id].worker.is_some() {
+                continue;
+            }
+            let kills = self.oracle.watches[self.children[id].watch].plan.orphans
+                == settled::plan::Orphans::Kill;
             match self.children[id].phase {
                 Phase::Starting | Phase::Running => {
                     let hangs = matches!(self.children[id].fate, Fate::Hang { .. });
                     if self.rng.chance(1, 2) {
                         story!(self.now, "child {id} dies with the daemon");
                         self.children[id].phase = Phase::Ended(ChildEnd::Signal(9));
-                    } else if hangs {
+                    } else if hangs && !kills {
                         // Somebody ends it in the end.
                         let wait = self.more.below(40 * SECOND);
                         self.at(wait, Tick::ChildEnds(id, ChildEnd::Signal(9)));

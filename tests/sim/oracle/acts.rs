@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::children::Child;
+use settled::core::Stdin;
 use settled::core::ask::{Answer, Disposal as Disposed};
 
 impl Oracle {
-    /// A child is spawned. `alive` are the others of this life that the core has not seen end.
+    /// A child is spawned. `alive` are the other attempts of this life whose ends were not told.
     pub fn spawned(&mut self, child: &Child, alive: &[&Child], concurrency: u32) {
         let order = &child.order;
         let env = |name: &str| {
@@ -15,38 +16,117 @@ impl Oracle {
                 .find(|(key, _)| key == name.as_bytes())
                 .map(|(_, value)| value.clone())
         };
-        let recovered = env("SETTLED_RECOVERED").is_some();
-        let attempt = env("SETTLED_ATTEMPT").unwrap_or_default();
-        let Some(ledger) = self.jobs.get_mut(&order.jobs[0]) else {
-            return self.broken(
-                Rule::RecordFirst,
-                format!("{:?} is run and was never settled", order.jobs[0]),
-            );
+        let Some(first) = order.jobs.first().copied() else {
+            return self.broken(Rule::RecordFirst, "a child is spawned for nothing");
         };
-        let plan = &self.watches[ledger.watch].plan;
+        let running: BTreeSet<JobId> = alive
+            .iter()
+            .flat_map(|child| child.order.jobs.iter().copied())
+            .collect();
+        for job in &order.jobs {
+            let attempt = (*job == first).then_some(order.attempt);
+            self.begun(*job, attempt, &order.watch, &order.jobs, &running);
+            if let Some(ledger) = self.jobs.get_mut(job) {
+                ledger.mates = order.jobs.clone();
+            }
+        }
+        self.spend(child.watch, order.jobs.len() as u64, 0);
+        let plan = &self.watches[child.watch].plan;
+        let Some(ledger) = self.jobs.get(&first) else {
+            return;
+        };
         let mut wrong = None;
-        if order.watch != plan.name {
-            wrong = Some((
-                Rule::Limits,
-                format!("job of {} is run by {}", plan.name, order.watch),
-            ));
+        let attempt = env("SETTLED_ATTEMPT").unwrap_or_default();
+        if attempt != ledger.started.to_string().as_bytes() {
+            wrong = Some((Rule::RecordFirst, "another attempt was recorded".into()));
         }
-        if ledger.started != order.attempt
-            || attempt != ledger.started.to_string().as_bytes()
-            || !ledger.open
-            || ledger.concluded.is_some()
-        {
-            wrong = Some((Rule::RecordFirst, "its start was not recorded first".into()));
-        }
-        if recovered != ledger.cut {
+        let recovered = env("SETTLED_RECOVERED").is_some();
+        let ledgers = order.jobs.iter().filter_map(|job| self.jobs.get(job));
+        let cut = ledgers.clone().any(|ledger| ledger.cut);
+        if recovered != cut {
             wrong = Some((
                 Rule::Repeated,
                 format!(
                     "the attempt before was{} cut short, and SETTLED_RECOVERED is{} set",
-                    if ledger.cut { "" } else { " not" },
+                    if cut { "" } else { " not" },
                     if recovered { "" } else { " not" },
                 ),
             ));
+        }
+        if plan.per_key().is_some() && ledger.key != env("SETTLED_KEY") {
+            wrong = Some((Rule::Serial, "its command is told another key".into()));
+        }
+        let processes = || alive.iter().filter(|c| c.worker.is_none());
+        let of_watch = processes().filter(|c| c.watch == child.watch).count();
+        if processes().count() >= concurrency as usize || of_watch >= plan.concurrency as usize {
+            wrong = Some((
+                Rule::Limits,
+                format!("{} others run, {of_watch} of this watch", processes().count()),
+            ));
+        }
+        let many = order.jobs.len();
+        let most = plan.batch.map_or(1, |batch| batch.max as usize);
+        let alone = ledgers.clone().any(|ledger| ledger.alone);
+        if many > most || many > 1 && alone || order.files.len() != many {
+            wrong = Some((Rule::Limits, format!("{many} jobs together, alone: {alone}")));
+        }
+        if plan.serial && ledgers.clone().any(|other| other.key != ledger.key) {
+            wrong = Some((Rule::Serial, "jobs of several keys in one batch".into()));
+        }
+        let size = env("SETTLED_BATCH").unwrap_or_default();
+        let paths: Vec<Vec<u8>> = order.files.iter().map(|file| file.place.path()).collect();
+        let told = match &order.stdin {
+            Stdin::Bytes(bytes) => {
+                let each = bytes.split_inclusive(|&b| b == 0);
+                each.map(|path| path.strip_suffix(b"\0").unwrap_or(path).to_vec())
+                    .collect()
+            }
+            _ => order.argv[1..].to_vec(),
+        };
+        let sized = match plan.batch {
+            Some(_) => size == many.to_string().as_bytes(),
+            None => size.is_empty(),
+        };
+        if told != paths || !sized {
+            wrong = Some((
+                Rule::Limits,
+                format!("told of {} files, looks at {many}", told.len()),
+            ));
+        }
+        if let Some((rule, wrong)) = wrong {
+            self.broken(
+                rule,
+                format!("{:?} attempt {}: {wrong}", order.jobs, order.attempt),
+            );
+        }
+    }
+
+    /// An attempt begins. `mates` are begun with it, `running` are others' jobs whose ends were not told.
+    pub(super) fn begun(
+        &mut self,
+        job: JobId,
+        attempt: Option<u32>,
+        watch: &str,
+        mates: &[JobId],
+        running: &BTreeSet<JobId>,
+    ) {
+        let Some(ledger) = self.jobs.get(&job) else {
+            let text = format!("{job:?} is run and was never settled");
+            return self.broken(Rule::RecordFirst, text);
+        };
+        let plan = &self.watches[ledger.watch].plan;
+        let mut wrong = None;
+        if watch != plan.name {
+            wrong = Some((
+                Rule::Limits,
+                format!("job of {} is run by {watch}", plan.name),
+            ));
+        }
+        if attempt.is_some_and(|attempt| ledger.started != attempt)
+            || !ledger.open
+            || ledger.concluded.is_some()
+        {
+            wrong = Some((Rule::RecordFirst, "its start was not recorded first".into()));
         }
         if ledger.failed_known >= plan.attempts {
             wrong = Some((
@@ -63,85 +143,69 @@ impl Oracle {
         if self.moment.closed {
             wrong = Some((Rule::Pause, "nothing new is to be started".into()));
         }
-        let of_watch = alive.iter().filter(|c| c.watch == ledger.watch).count();
-        if alive.len() >= concurrency as usize || of_watch >= plan.concurrency as usize {
-            wrong = Some((
-                Rule::Limits,
-                format!("{} others run, {of_watch} of this watch", alive.len()),
-            ));
-        }
-        if plan.serial {
-            let (watch, key) = (ledger.watch, env("SETTLED_KEY"));
-            ledger.key = key.clone();
-            let placed = ledger.place.is_some();
-            let moment = self.moment;
-            // A retry keeps its key; where a rename has made two keys one, one of them has to wait begun.
-            let holder = self.jobs.iter().find(|(id, other)| {
-                **id != order.jobs[0]
-                    && other.watch == watch
-                    && other.key == key
+        if let Some(places) = plan.per_key() {
+            // A retry keeps its key. Those of one batch come back one after another.
+            let holds = |(id, other): &(&JobId, &Ledger)| {
+                **id != job
+                    && other.watch == ledger.watch
                     && other.started > 0
                     && other.concluded.is_none()
-                    && (placed && other.place.is_some()
-                        || other.begun_life == moment.life && !moment.reloaded
-                        || alive
-                            .iter()
-                            .any(|child| child.order.jobs[0] == **id && child.life == moment.life))
-            });
-            if let Some((other, _)) = holder {
+                    && other.key == ledger.key
+                    && (places > 1
+                        || !mates.contains(*id)
+                            && (!ledger.mates.contains(*id) || running.contains(*id)))
+            };
+            let holders: Vec<JobId> = self.jobs.iter().filter(holds).map(|(id, _)| *id).collect();
+            if ledger.key.is_none() || holders.len() >= places as usize {
                 wrong = Some((
                     Rule::Serial,
-                    format!("{other:?} has its key and is not over"),
+                    format!("{holders:?} have its key and are not over"),
                 ));
             }
         }
+        if let Some(by) = self.halted_by(job) {
+            wrong = Some((Rule::Halt, format!("{by:?} is dead before it")));
+        }
         if let Some((rule, wrong)) = wrong {
-            self.broken(
-                rule,
-                format!("{:?} attempt {}: {wrong}", order.jobs[0], order.attempt),
-            );
+            self.broken(rule, format!("{job:?} attempt {attempt:?}: {wrong}"));
         }
     }
 
     /// A child's look has passed: it is going to read this file.
-    pub fn dispatched(&mut self, child: &Child, uid: Uid, disk: &Disk) {
-        let plan = &self.watches[child.watch].plan;
-        let inode = &disk.inodes[uid];
-        let fs = &disk.fss[inode.fs];
-        let lease = !fs.remote && fs.lease_errno == 0;
-        let mut wrong = None;
-        if lease && inode.writers > 0 {
-            wrong = Some((
-                Rule::NoWriter,
-                format!("{} writers have it open", inode.writers),
-            ));
-        }
-        let quiet = match plan.settle {
-            Some(quiet) => quiet.as_nanos() as u64,
-            None if lease && (inode.unheard || inode.placed >= inode.changed) => 0,
-            None if lease => 1_000_000_000,
-            None => 5_000_000_000.max(u64::from(fs.cache_s) * 1_000_000_000),
-        };
-        let since = disk.mono - inode.changed;
-        if since < quiet && !inode.disguised {
-            wrong = Some((
-                Rule::Quiet,
-                format!("it changed {since} ns ago, quiet time is {quiet}"),
-            ));
-        }
-        if let Some((rule, wrong)) = wrong {
-            self.broken(
-                rule,
-                format!("{:?} is dispatched: {wrong}", child.order.jobs[0]),
-            );
+    pub fn dispatched(&mut self, watch: usize, job: JobId, truth: &Truth, disk: &Disk) {
+        if let Some((rule, wrong)) = self.evident(watch, truth, disk) {
+            self.broken(rule, format!("{job:?} is dispatched: {wrong}"));
         }
     }
 
+    /// What was missing of the evidence when somebody looked.
+    pub(super) fn evident(&self, watch: usize, truth: &Truth, disk: &Disk) -> Option<(Rule, String)> {
+        let plan = &self.watches[watch].plan;
+        let fs = &disk.fss[disk.inodes[truth.uid].fs];
+        let lease = !fs.remote && fs.lease_errno == 0;
+        if lease && truth.writers > 0 {
+            let text = format!("{} writers have it open", truth.writers);
+            return Some((Rule::NoWriter, text));
+        }
+        let quiet = match plan.settle {
+            Some(quiet) => quiet.as_nanos() as u64,
+            None if lease && (truth.unheard || truth.placed >= truth.changed) => 0,
+            None if lease => 1_000_000_000,
+            None => 5_000_000_000.max(u64::from(fs.cache_s) * 1_000_000_000),
+        };
+        let since = truth.at - truth.changed;
+        if since < quiet && !truth.disguised {
+            let text = format!("it changed {since} ns ago, quiet time is {quiet}");
+            return Some((Rule::Quiet, text));
+        }
+        None
+    }
+
     pub fn succeeded(&mut self, child: &Child) {
-        if let (Some(ledger), Some((_, content, version))) =
-            (self.jobs.get_mut(&child.order.jobs[0]), child.got)
-        {
-            ledger.succeeded.push((version, content));
+        for (job, (_, content, version)) in child.order.jobs.iter().zip(&child.got) {
+            if let Some(ledger) = self.jobs.get_mut(job) {
+                ledger.succeeded.push((*version, *content));
+            }
         }
     }
 
@@ -177,18 +241,18 @@ impl Oracle {
 
     /// A child's end was told.
     pub fn child_ended(&mut self, child: &Child, disk: &Disk) {
-        let (Some((uid, _, _)), Some(ledger)) =
-            (child.got, self.jobs.get_mut(&child.order.jobs[0]))
-        else {
-            return;
-        };
-        ledger.ran = Some(Ran {
-            uid,
-            path: child.order.files[0].place.path(),
-            at: self.moment.now,
-            heard: child.heard,
-            version: disk.version(uid),
-        });
+        for (number, (uid, _, _)) in child.got.iter().enumerate() {
+            let job = child.order.jobs[number];
+            if let Some(ledger) = self.jobs.get_mut(&job) {
+                ledger.ran = Some(Ran {
+                    uid: *uid,
+                    path: child.order.files[number].place.path(),
+                    at: self.moment.now,
+                    heard: child.heard.contains(&number),
+                    version: disk.version(*uid),
+                });
+            }
+        }
     }
 
     /// A step of the mover. `before` is what had a name before it, and `acted` on what it acted for good.

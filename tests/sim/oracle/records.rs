@@ -1,6 +1,8 @@
 //! What became durable.
 
+use super::works::{Meaning, meaning};
 use super::*;
+use settled::plan::{Delivery, OnDead};
 
 impl Ran {
     /// The file is where its child found it, and nothing has happened to it since the child's end.
@@ -26,7 +28,15 @@ impl Oracle {
                 }
             }
             Record::Scanned { watch } => self.scanned.push(*watch),
-            Record::Key { .. } => {}
+            Record::Key { job, key } => {
+                if let Some(ledger) = self.jobs.get_mut(job) {
+                    if ledger.key.as_ref().is_some_and(|old| old != key) {
+                        let text = format!("{record:?}: it had another");
+                        return self.broken(Rule::Serial, text);
+                    }
+                    ledger.key = Some(key.clone());
+                }
+            }
             Record::Dir {
                 dir,
                 watch,
@@ -86,6 +96,8 @@ impl Oracle {
                         watch,
                         place: Some((*dir, name_hash(name))),
                         rel,
+                        settled: *version,
+                        settled_at: disk.wall,
                         ..Ledger::default()
                     },
                 );
@@ -102,7 +114,7 @@ impl Oracle {
                 }
                 self.counts.entry((watch, *version)).or_default().baseline += 1;
             }
-            Record::Started { job, attempt, .. } => {
+            Record::Started { job, attempt, slot } => {
                 let Some(ledger) = self.jobs.get_mut(job) else {
                     return self.broken(Rule::RecordFirst, format!("{record:?}: no such job"));
                 };
@@ -119,12 +131,17 @@ impl Oracle {
                         Rule::Repeated,
                         "the one before was not cut short".to_owned(),
                     )),
+                    None if ledger.halted => Some((Rule::Halt, "it is dead".to_owned())),
+                    None if ledger.open
+                        && self.watches[ledger.watch].plan.delivery == Delivery::AtMostOnce =>
+                    {
+                        let text = "nobody knows how far the one before came".to_owned();
+                        Some((Rule::Repeated, text))
+                    }
                     None => None,
                 };
-                if ledger.begun_life != self.moment.life {
-                    // Its command is told the key that its name makes now.
-                    ledger.key = None;
-                }
+                ledger.ends.clear();
+                ledger.slot = *slot;
                 ledger.begun_life = self.moment.life;
                 ledger.cut_told = false;
                 ledger.started = *attempt;
@@ -139,22 +156,47 @@ impl Oracle {
                 end,
                 counted,
                 attempt,
+                not_before,
                 ..
             } => {
                 let Some(ledger) = self.jobs.get_mut(job) else {
                     return self.broken(Rule::RecordFirst, format!("{record:?}: no such job"));
                 };
-                let cut = *end == AttemptEnd::CutShort;
+                let plan = &self.watches[ledger.watch].plan;
+                let told = ledger.ends.contains(end)
+                    || *end == AttemptEnd::CutShort && self.moment.stopping;
+                if !told {
+                    let text = format!("{record:?}: known is {:?}", ledger.ends);
+                    return self.broken(Rule::Ends, text);
+                }
+                let meaning = meaning(plan, *end);
+                let too_old = plan.max_age.is_some_and(|max_age| {
+                    disk.wall - ledger.settled_at >= max_age.as_nanos() as i64
+                });
+                if not_before.0 == i64::MAX {
+                    let last = *counted >= plan.attempts;
+                    let dead = meaning == Meaning::Dead
+                        || meaning == Meaning::Failed
+                            && (ledger.failed_known + 1 >= plan.attempts || too_old);
+                    ledger.halted = true;
+                    ledger.open = false;
+                    ledger.cut_told = false;
+                    if !dead || !last || plan.on_dead != OnDead::Halt {
+                        let text = format!("{record:?}: it is not dead");
+                        self.broken(Rule::Halt, text);
+                    }
+                    return;
+                }
+                let cut_short = *end == AttemptEnd::CutShort;
+                let cut = cut_short || *end == AttemptEnd::Together;
+                ledger.alone |= *end == AttemptEnd::Together;
                 ledger.open = cut;
                 ledger.cut_told = cut;
-                let free = matches!(
-                    end,
-                    AttemptEnd::CutShort | AttemptEnd::NotTheFile | AttemptEnd::StillWritten
-                ) || matches!(end, AttemptEnd::NotStarted { step: 1 | 2, .. });
-                if !free {
+                if meaning != Meaning::Free {
                     ledger.failed_known += 1;
                     let backoff = self.watches[ledger.watch].plan.backoff;
                     let wait = backoff.first * (1 << (ledger.failed_known - 1).min(20));
+                    let wait = ledger.after.unwrap_or(wait);
                     let wait = wait.min(backoff.max).as_nanos() as u64;
                     ledger.wait = Some((self.moment.life, self.moment.now + wait));
                 }
@@ -165,7 +207,9 @@ impl Oracle {
                     ))
                 } else if *counted >= self.watches[ledger.watch].plan.attempts {
                     Some(format!("{record:?}: no attempt is left"))
-                } else if *end == AttemptEnd::Exit(65) {
+                } else if !matches!(meaning, Meaning::Free | Meaning::Failed)
+                    || meaning == Meaning::Failed && too_old
+                {
                     Some(format!("{record:?}: it is not to be tried again"))
                 } else {
                     None
@@ -173,7 +217,7 @@ impl Oracle {
                 if let Some(text) = text {
                     self.broken(Rule::Limits, text);
                 }
-                if cut && !self.moment.stopping {
+                if cut_short && !self.moment.stopping {
                     self.broken(
                         Rule::Repeated,
                         format!("{record:?}: nothing has cut it short"),
@@ -267,6 +311,19 @@ impl Oracle {
         };
         let plan = &self.watches[ledger.watch].plan;
         let mut wrong = None;
+        let cut = end == Some(AttemptEnd::CutShort)
+            && (self.moment.stopping || ledger.begun_life != self.moment.life);
+        if let Some(end) = end
+            && !cut
+            && !ledger.ends.contains(&end)
+        {
+            let text = format!("{record:?}: known is {:?}", ledger.ends);
+            return self.broken(Rule::Ends, text);
+        }
+        let meaning = end.map(|end| meaning(plan, end));
+        let too_old = plan.max_age.is_some_and(|max_age| {
+            disk.wall - ledger.settled_at >= max_age.as_nanos() as i64
+        });
         let mut other = None;
         let accepted =
             outcome == Outcome::Done && !ledger.succeeded.iter().any(|(ran, _)| ran == version);
@@ -282,6 +339,7 @@ impl Oracle {
                 if plan.on_change == OnChange::Run
                     && !ledger.succeeded.iter().any(|(ran, _)| ran == version)
                     || ledger.succeeded.is_empty()
+                    || meaning != Some(Meaning::Done)
                 {
                     wrong = Some((
                         Rule::Limits,
@@ -306,19 +364,26 @@ impl Oracle {
                 }
             }
             Outcome::Dead => {
-                let fatal = end == Some(AttemptEnd::Exit(65));
-                if !fatal && ledger.failed_known + 1 < plan.attempts {
+                let last = ledger.failed_known + 1 >= plan.attempts || too_old;
+                let dead = meaning == Some(Meaning::Dead)
+                    || meaning == Some(Meaning::Failed) && last;
+                if !dead || plan.on_dead == OnDead::Halt {
                     wrong = Some((
                         Rule::Limits,
                         format!(
-                            "only {} of {} attempts failed",
+                            "it is not dead: {} of {} attempts failed",
                             ledger.failed_known + 1,
                             plan.attempts
                         ),
                     ));
                 }
             }
-            Outcome::Superseded | Outcome::Gone | Outcome::Held => {}
+            Outcome::Held => {
+                if meaning.is_some_and(|meaning| meaning != Meaning::Held) {
+                    wrong = Some((Rule::Repeated, "its end is known".to_owned()));
+                }
+            }
+            Outcome::Superseded | Outcome::Gone => {}
         }
         if matches!(outcome, Outcome::Done | Outcome::Dead | Outcome::Held) {
             let count = self.counts.entry((ledger.watch, *version)).or_default();
