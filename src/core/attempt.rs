@@ -50,7 +50,7 @@ impl Core {
         if !watch.active
             || watch.queue.is_empty()
             || watch.state != Root::Bound
-            || (!watch.queue.is_keyed() && !watch.halted.is_empty())
+            || watch.is_halted()
         {
             return false;
         }

@@ -3,6 +3,7 @@
 
 use super::Core;
 use super::ends::describe;
+use super::files::FileKey;
 use super::ids::JobId;
 use super::job::Phase;
 use super::record::{AttemptEnd, Outcome, Record};
@@ -36,6 +37,8 @@ impl Core {
             output,
         });
         self.set_halted(id);
+        // Its file may have gone while the attempt ran: nothing more would be heard of that.
+        self.ask_look(id);
         self.log_job(Level::Error, id, || {
             format!(
                 "attempt {attempt}: {}; dead, and everything behind it waits (on_dead = \"halt\") until its file is \
@@ -43,6 +46,13 @@ impl Core {
                 describe(end)
             )
         });
+    }
+
+    /// Something took the file's name away; where a job is held up, nobody else would look.
+    pub(super) fn look_if_halted(&mut self, key: FileKey) {
+        if let Some((id, Phase::Halted)) = self.live_phase(key) {
+            self.ask_look(id);
+        }
     }
 
     fn set_halted(&mut self, id: JobId) {

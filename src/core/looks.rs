@@ -146,11 +146,12 @@ impl Core {
                 self.log_job(Level::Info, id, || "gone before its attempt".into());
                 self.conclude(id, Outcome::Gone, None, Vec::new());
             }
-            (Some(Phase::Looking), Some(stat)) => {
+            (Some(Phase::Halted), Some(_)) if same => {}
+            (Some(Phase::Looking | Phase::Halted), Some(stat)) => {
                 self.supersede(id);
                 self.hint(watch, dir, &name, Signal::Scan, Some(stat));
             }
-            (Some(Phase::Looking), None) => {
+            (Some(Phase::Looking | Phase::Halted), None) => {
                 self.log_job(Level::Info, id, || "gone before its attempt".into());
                 self.conclude(id, Outcome::Gone, None, Vec::new());
             }

@@ -167,6 +167,10 @@ impl Core {
         } else if bits & mask::MOVED_TO != 0 {
             let from = self.take_half(cookie, watch, false);
             if name.starts_with(PRIVATE_PREFIX) {
+                // Disposed of, perhaps by another watch.
+                if let Some(from) = from {
+                    self.look_if_halted(FileKey::new(from.dir, &from.name));
+                }
                 return;
             }
             let from = from.map(|from| FileKey::new(from.dir, &from.name));

@@ -172,8 +172,10 @@ impl Core {
             .is_some_and(|batch| batch.split);
         let many = run.jobs.len() > 1;
         // What asks to be tried again is, as it was.
+        // What never ran has failed with none of them.
         let blurred = many
             && split
+            && !matches!(end, AttemptEnd::NotStarted { .. })
             && of.is_none()
             && self.verdict(run.watch, end) != Verdict::Done
             && !self.is_temporary(run.watch, end);
@@ -230,7 +232,8 @@ pub(super) fn attempt_end(run: &Run, end: ChildEnd) -> (AttemptEnd, Option<u32>)
     let stopped = run.sent != 0 && !run.timed_out;
     let end = match end {
         ChildEnd::Exit(0) => AttemptEnd::Exit(0),
-        _ if run.timed_out => AttemptEnd::TimedOut,
+        // What never ran did not run for too long.
+        _ if run.timed_out && !matches!(end, ChildEnd::NotStarted(..)) => AttemptEnd::TimedOut,
         _ if stopped => AttemptEnd::CutShort,
         ChildEnd::Exit(status) => AttemptEnd::Exit(status),
         ChildEnd::Signal(signal) => AttemptEnd::Signal(signal),

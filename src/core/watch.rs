@@ -114,6 +114,11 @@ impl Watch {
         }
     }
 
+    /// A dead job holds up all others: where each key has one place, it holds that alone.
+    pub fn is_halted(&self) -> bool {
+        !self.plan.serial && !self.halted.is_empty()
+    }
+
     /// Files found now are a baseline, not arrivals.
     pub fn is_baseline(&self) -> bool {
         !self.scanned_ever && self.plan.existing == crate::plan::Existing::Skip

@@ -89,7 +89,7 @@ impl Core {
             .posts
             .iter()
             .filter_map(|post| Some((post.run?, self.workers.get(&post.run?)?)))
-            .filter(|(_, worker)| !worker.starting && !worker.ending && !worker.alone)
+            .filter(|(run, worker)| self.takes(*run) && !worker.alone)
             .filter(|(_, worker)| match alone {
                 true => worker.load() == 0,
                 false => worker.load() < window,
@@ -198,20 +198,23 @@ impl Core {
         }
     }
 
+    /// Whether a worker may be given more.
+    fn takes(&self, run: RunId) -> bool {
+        let worker = self.workers.get(&run);
+        worker.is_some_and(|worker| !worker.starting && !worker.ending)
+            && self.runs.get(&run).is_some_and(|run| run.sent == 0)
+    }
+
     /// A scout has looked at a job's file, and it is the one. `false`: its worker is no more, or takes nothing more.
     pub(super) fn hand_over(&mut self, id: JobId, run: RunId) {
-        let taken = self.workers.get_mut(&run).is_some_and(|worker| {
-            worker.looking.remove(&id);
-            let takes = !worker.ending;
-            if takes {
+        match self.workers.get_mut(&run) {
+            // Whether it may still be given anything is seen at the end of the turn.
+            Some(worker) => {
+                worker.looking.remove(&id);
                 worker.pending.push(id);
+                self.to_feed.insert(run);
             }
-            takes
-        });
-        if taken && self.mode == Mode::Running {
-            self.to_feed.insert(run);
-        } else {
-            self.take_back(id, run);
+            None => self.enqueue(id),
         }
     }
 
@@ -234,11 +237,18 @@ impl Core {
     /// Hands over what has been looked at: a line for each job, or for each batch.
     pub(super) fn feed_workers(&mut self) {
         for run in std::mem::take(&mut self.to_feed) {
+            let takes = self.takes(run);
             let Some(worker) = self.workers.get_mut(&run) else {
                 continue;
             };
             let ids = std::mem::take(&mut worker.pending);
-            if !self.room || self.mode != Mode::Running {
+            // A job may have died since these were let go.
+            let halted = self
+                .runs
+                .get(&run)
+                .and_then(|run| self.watches.get(run.watch as usize))
+                .is_some_and(|watch| watch.is_halted());
+            if halted || !takes || !self.room || self.mode != Mode::Running {
                 for id in ids {
                     self.take_back(id, run);
                 }
@@ -482,14 +492,17 @@ impl Core {
             });
         }
         let each = match how {
-            AttemptEnd::CutShort if self.mode != Mode::Running => AttemptEnd::CutShort,
+            // Asked to end, it may have said that all is well.
+            _ if run.sent != 0 && !run.timed_out && self.mode != Mode::Running => {
+                AttemptEnd::CutShort
+            }
             // It never ran: none of what was handed to it was seen by anybody.
             AttemptEnd::NotStarted { .. } => AttemptEnd::NotStarted {
                 step: super::StartStep::Setup as u8,
                 errno: 0,
             },
             _ if unanswered > 1 => AttemptEnd::Together,
-            AttemptEnd::TimedOut => AttemptEnd::TimedOut,
+            _ if run.timed_out => AttemptEnd::TimedOut,
             _ => AttemptEnd::WorkerLost,
         };
         let mut output = Some(output);

@@ -238,7 +238,7 @@ pub struct Oracle {
     /// Looks whose answers were told in this turn.
     pub seen: Vec<(Vec<u8>, Facts, Truth)>,
     /// Of a watch's only worker: ends in a row without an answer, and when it may be started again.
-    restarts: BTreeMap<usize, (u32, u64)>,
+    restarts: BTreeMap<(u32, usize), (u32, u64)>,
     /// When `rate` lets the next job of a watch start, in which life.
     rates: BTreeMap<usize, (u32, u64)>,
     orphan_terms: BTreeMap<(u32, u32), u64>,

@@ -27,7 +27,7 @@ impl Oracle {
             let attempt = (*job == first).then_some(order.attempt);
             self.begun(*job, attempt, &order.watch, &order.jobs, &running);
             if let Some(ledger) = self.jobs.get_mut(job) {
-                ledger.mates = order.jobs.clone();
+                ledger.mates.extend(&order.jobs);
             }
         }
         self.spend(child.watch, order.jobs.len() as u64, 0);

@@ -186,7 +186,7 @@ impl Oracle {
         }
         let lone = matches!(&plan.action, Action::Worker(worker) if worker.workers == 1);
         if lone && seen.closed.is_none() && !killed && !stopping {
-            let state = self.restarts.entry(watch).or_default();
+            let state = self.restarts.entry((self.moment.life, watch)).or_default();
             state.0 = if seen.proved { 1 } else { state.0 + 1 };
             let wait = (SECOND / 2 << (state.0 - 1).min(20)).min(60 * SECOND);
             state.1 = self.moment.now + wait;
@@ -201,7 +201,7 @@ impl Oracle {
         if self.moment.closed {
             self.broken(Rule::Pause, "nothing new is to be started");
         }
-        let until = self.restarts.get(&watch).map_or(0, |state| state.1);
+        let until = self.restarts.get(&(self.moment.life, watch)).map_or(0, |state| state.1);
         if self.moment.now < until {
             self.broken(Rule::Worker, "it is started again too soon");
         }
