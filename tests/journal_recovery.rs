@@ -538,6 +538,19 @@ fn reports_an_impossible_body() {
 
 #[test]
 fn refuses_an_unknown_kind() {
+    refuses_as_newer(99, &[1; 16]);
+}
+
+/// An end with a tag that this program does not know: it is no damage, somebody newer wrote it.
+#[test]
+fn refuses_an_unknown_end() {
+    let mut body = vec![0; 24];
+    body.extend([200, 0, 0, 0, 0, 0]);
+    body.extend([0; 4]);
+    refuses_as_newer(7, &body);
+}
+
+fn refuses_as_newer(kind: u16, body: &[u8]) {
     let memory = journal(&[0..10, 10..20]);
     memory.edit(ONE, |bytes| {
         let stamp = Stamp {
@@ -546,8 +559,8 @@ fn refuses_an_unknown_kind() {
             flushed: 64,
         };
         let mut bad = Vec::new();
-        format::encode_raw(&mut bad, seed(ONE), stamp, 99, &[1; 16]).unwrap();
-        bytes[at(4)..at(5)].copy_from_slice(&bad);
+        format::encode_raw(&mut bad, seed(ONE), stamp, kind, body).unwrap();
+        bytes[at(4)..at(4) + bad.len()].copy_from_slice(&bad);
     });
     let error = open_with(&memory, OnDamage::Continue).unwrap_err();
     assert_eq!(
@@ -555,7 +568,7 @@ fn refuses_an_unknown_kind() {
         JournalError::UnknownKind {
             path: "/memory/0000000001.log".into(),
             offset: at(4) as u64,
-            kind: 99,
+            kind,
         }
     );
 }

@@ -51,10 +51,13 @@ pub fn kind_name(kind: u16) -> Option<&'static str> {
     })
 }
 
+/// The highest tag of an end.
+const LAST_END: u8 = 12;
+
 /// Why a body whose checksum matches is no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadBody {
-    /// A kind that this program does not know.
+    /// A kind that this program does not know, or an end in it.
     Kind(u16),
     /// Too short, too long, or a field out of its range.
     Fields,
@@ -200,8 +203,17 @@ pub fn encode(out: &mut Vec<u8>, record: &Record) {
 
 /// The record with this kind and body; the body must be used up exactly.
 pub fn decode(kind: u16, body: &[u8]) -> Result<Record, BadBody> {
-    let mut from = Cursor { rest: body };
-    let record = fields(kind, &mut from)?.ok_or(BadBody::Fields)?;
+    let mut from = Cursor {
+        rest: body,
+        newer: false,
+    };
+    let Some(record) = fields(kind, &mut from)? else {
+        return Err(if from.newer {
+            BadBody::Kind(kind)
+        } else {
+            BadBody::Fields
+        });
+    };
     if from.rest.is_empty() {
         Ok(record)
     } else {
@@ -307,6 +319,8 @@ fn put_disposal(out: &mut Vec<u8>, disposal: &Disposal) {
 /// What is left of a body. Each method takes one field, or says `None` where it is not there.
 struct Cursor<'a> {
     rest: &'a [u8],
+    /// An end was met that only a newer program can have written.
+    newer: bool,
 }
 
 impl<'a> Cursor<'a> {
@@ -371,7 +385,10 @@ impl<'a> Cursor<'a> {
             (10, 0, 0) => AttemptEnd::AskedDead,
             (11, 0, 0) => AttemptEnd::SaidDone,
             (12, 0, 0) => AttemptEnd::WorkerLost,
-            _ => return None,
+            _ => {
+                self.newer = tag > LAST_END;
+                return None;
+            }
         }))
     }
 

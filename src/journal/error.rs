@@ -187,8 +187,8 @@ impl fmt::Display for JournalError {
             ),
             JournalError::UnknownKind { path, offset, kind } => write!(
                 out,
-                "{path} at offset {offset}: a record of kind {kind}, which this program does not know: \
-                 use a newer one"
+                "{path} at offset {offset}: a record of kind {kind} with something that this program does not \
+                 know: use a newer one"
             ),
             JournalError::Damaged(damage) => {
                 if let Some(first) = damage.first() {

@@ -224,9 +224,7 @@ impl World {
         if self.children[id].phase != Phase::Starting {
             return;
         }
-        if self.children[id].life == self.life
-            && self.is_held(self.children[id].order.slot)
-        {
+        if self.children[id].life == self.life && self.is_held(self.children[id].order.slot) {
             let held = settled::core::NotStarted::Failed(settled::core::StartStep::Setup, 11);
             self.child_ends(id, ChildEnd::NotStarted(held, 0));
             return;

@@ -391,8 +391,10 @@ impl World {
                 }
                 let after = after.map_or(String::new(), |after| format!(",\"after\":{after}"));
                 let rest = format!("\"result\":\"{result}\"{after},\"message\":\"as said\"}}");
-                let names: Vec<String> =
-                    jobs.iter().map(|job| format!("\"{}\"", name(*job))).collect();
+                let names: Vec<String> = jobs
+                    .iter()
+                    .map(|job| format!("\"{}\"", name(*job)))
+                    .collect();
                 let line = if names.len() == 1 {
                     format!("{{\"job\":{},{rest}", names[0])
                 } else {
@@ -460,7 +462,10 @@ impl World {
             return self.oracle.broken(Rule::Worker, text);
         };
         if !self.workers[id].seen.held.is_empty() {
-            let text = format!("{run:?} is to end, and has {:?}", self.workers[id].seen.held);
+            let text = format!(
+                "{run:?} is to end, and has {:?}",
+                self.workers[id].seen.held
+            );
             self.oracle.broken(Rule::Worker, text);
         }
         let now = self.now;
@@ -470,7 +475,8 @@ impl World {
 
     pub fn kill_worker(&mut self, id: usize, signal: i32) {
         let worker = &self.workers[id];
-        self.oracle.worker_killed(worker.watch, &worker.seen, signal);
+        self.oracle
+            .worker_killed(worker.watch, &worker.seen, signal);
         let now = self.now;
         self.workers[id].seen.killed.get_or_insert(now);
         self.signal_worker(id, signal);

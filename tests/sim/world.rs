@@ -556,9 +556,9 @@ impl World {
                         self.worker_end_told(id, *end);
                     }
                     let mut children = self.children.iter();
-                    if let Some(child) = children.find(|c| {
-                        c.worker.is_none() && c.life == self.life && c.order.run == *run
-                    }) {
+                    if let Some(child) = children
+                        .find(|c| c.worker.is_none() && c.life == self.life && c.order.run == *run)
+                    {
                         self.oracle.told_end(child, *end);
                         if *end == ChildEnd::Exit(0) {
                             self.oracle.child_ended(child, &self.setup.disk);

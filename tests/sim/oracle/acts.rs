@@ -61,14 +61,20 @@ impl Oracle {
         if processes().count() >= concurrency as usize || of_watch >= plan.concurrency as usize {
             wrong = Some((
                 Rule::Limits,
-                format!("{} others run, {of_watch} of this watch", processes().count()),
+                format!(
+                    "{} others run, {of_watch} of this watch",
+                    processes().count()
+                ),
             ));
         }
         let many = order.jobs.len();
         let most = plan.batch.map_or(1, |batch| batch.max as usize);
         let alone = ledgers.clone().any(|ledger| ledger.alone);
         if many > most || many > 1 && alone || order.files.len() != many {
-            wrong = Some((Rule::Limits, format!("{many} jobs together, alone: {alone}")));
+            wrong = Some((
+                Rule::Limits,
+                format!("{many} jobs together, alone: {alone}"),
+            ));
         }
         if plan.serial && ledgers.clone().any(|other| other.key != ledger.key) {
             wrong = Some((Rule::Serial, "jobs of several keys in one batch".into()));
@@ -179,7 +185,12 @@ impl Oracle {
     }
 
     /// What was missing of the evidence when somebody looked.
-    pub(super) fn evident(&self, watch: usize, truth: &Truth, disk: &Disk) -> Option<(Rule, String)> {
+    pub(super) fn evident(
+        &self,
+        watch: usize,
+        truth: &Truth,
+        disk: &Disk,
+    ) -> Option<(Rule, String)> {
         let plan = &self.watches[watch].plan;
         let fs = &disk.fss[disk.inodes[truth.uid].fs];
         let lease = !fs.remote && fs.lease_errno == 0;

@@ -321,9 +321,9 @@ impl Oracle {
             return self.broken(Rule::Ends, text);
         }
         let meaning = end.map(|end| meaning(plan, end));
-        let too_old = plan.max_age.is_some_and(|max_age| {
-            disk.wall - ledger.settled_at >= max_age.as_nanos() as i64
-        });
+        let too_old = plan
+            .max_age
+            .is_some_and(|max_age| disk.wall - ledger.settled_at >= max_age.as_nanos() as i64);
         let mut other = None;
         let accepted =
             outcome == Outcome::Done && !ledger.succeeded.iter().any(|(ran, _)| ran == version);
@@ -365,8 +365,8 @@ impl Oracle {
             }
             Outcome::Dead => {
                 let last = ledger.failed_known + 1 >= plan.attempts || too_old;
-                let dead = meaning == Some(Meaning::Dead)
-                    || meaning == Some(Meaning::Failed) && last;
+                let dead =
+                    meaning == Some(Meaning::Dead) || meaning == Some(Meaning::Failed) && last;
                 if !dead || plan.on_dead == OnDead::Halt {
                     wrong = Some((
                         Rule::Limits,

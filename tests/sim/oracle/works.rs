@@ -201,7 +201,10 @@ impl Oracle {
         if self.moment.closed {
             self.broken(Rule::Pause, "nothing new is to be started");
         }
-        let until = self.restarts.get(&(self.moment.life, watch)).map_or(0, |state| state.1);
+        let until = self
+            .restarts
+            .get(&(self.moment.life, watch))
+            .map_or(0, |state| state.1);
         if self.moment.now < until {
             self.broken(Rule::Worker, "it is started again too soon");
         }
