@@ -6,11 +6,18 @@ mod kit;
 
 mod arrivals;
 mod batches;
+mod bounds;
 mod broken;
 mod burst;
 mod children;
 mod crash;
+mod keys;
 mod ladder;
 mod operate;
+mod orphans;
+mod outcomes;
+mod poisoned;
 mod replace;
+mod setup;
+mod triggers;
 mod workers;

@@ -1,6 +1,7 @@
 # A worker for the tests. `worker.py LEDGER [WORD...]`; words: `until=FILE` (answers nothing before it is there), `ready`
 # (says that it is, when `ready=FILE` is there, if it has a value), `never` (ends at once), `tag=TEXT` (for the ledger),
-# `linger` (does not end at the end of its input), `slow=SECONDS` (before each answer).
+# `linger` (does not end at the end of its input), `slow=SECONDS` (before each answer),
+# `poison` (ends at a file called `*poison`).
 #
 # What it does with a job is told by the beginning of its file's name: see `answer`. The ledger gets a line with one append
 # for each thing that happens: `start PID TAG`, `got PID NAME ATTEMPT RECOVERED UNANSWERED` before anything is done with a
@@ -42,6 +43,8 @@ def answer(job):
     kind = name.split(b"-")[0]
     if "slow" in words:
         time.sleep(float(words["slow"]))
+    if "poison" in words and name.endswith(b"poison"):
+        os._exit(3)
     if kind == b"die" or (kind == b"once" and job["attempt"] == 1):
         os._exit(3)
     if kind == b"kill":
