@@ -11,6 +11,7 @@ mod broken;
 mod burst;
 mod children;
 mod crash;
+mod deliver;
 mod keys;
 mod ladder;
 mod operate;
