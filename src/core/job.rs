@@ -469,6 +469,7 @@ impl Core {
         if waiting {
             self.dequeue(id);
         }
+        self.renamed = Some(self.now.mono);
         self.job_of.remove(&from);
         self.job_of.insert(to, id);
         if let Some(job) = self.jobs.get_mut(&id) {

@@ -124,6 +124,16 @@ impl Core {
             }
         };
         let same = found.is_some_and(|stat| stat.version == version);
+        if moved
+            && matches!(
+                self.jobs.get(&id).map(|job| &job.phase),
+                Some(Phase::Handing { .. })
+            )
+        {
+            // Its worker is told the new path: that is where it has to be.
+            self.ask_look(id);
+            return;
+        }
         match (self.jobs.get(&id).map(|job| job.phase.clone()), found) {
             (Some(Phase::Looking), Some(_)) if same => {
                 // It is the file after all: renamed away and back, or touched twice.

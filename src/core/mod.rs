@@ -119,6 +119,8 @@ pub struct Core {
     job_of: BTreeMap<FileKey, JobId>,
     runs: BTreeMap<RunId, Run>,
     workers: BTreeMap<RunId, Worker>,
+    /// When something was renamed last: what was looked at in the same turn may have been looked at elsewhere.
+    renamed: Option<Mono>,
     /// Workers that have something to be handed over at the end of the turn.
     to_feed: BTreeSet<RunId>,
     slots: Slots,
@@ -169,6 +171,7 @@ impl Core {
             job_of: BTreeMap::new(),
             runs: BTreeMap::new(),
             workers: BTreeMap::new(),
+            renamed: None,
             to_feed: BTreeSet::new(),
             slots: Slots::default(),
             orphans: BTreeMap::new(),

@@ -295,6 +295,7 @@ impl Core {
             return;
         }
         self.tree.rename(moved, to, name);
+        self.renamed = Some(self.now.mono);
         let mark = self.tree.get(to).map_or(0, |node| node.mark);
         if let Some(node) = self.tree.get_mut(moved) {
             node.seen = mark;

@@ -146,6 +146,7 @@ impl Core {
                 self.unwatch(id);
             }
         }
+        self.renamed = Some(self.now.mono);
         self.tree.set_base(
             dir,
             Base {

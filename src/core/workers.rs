@@ -114,7 +114,7 @@ impl Core {
         }
         job.phase = Phase::Handing { run };
         // Seen in this very turn: another look would tell nothing new.
-        let fresh = job.seen == self.now.mono;
+        let fresh = job.seen == self.now.mono && self.renamed != Some(self.now.mono);
         if let Some(worker) = self.workers.get_mut(&run) {
             worker.alone = alone;
             if fresh {
@@ -251,6 +251,13 @@ impl Core {
             if halted || !takes || !self.room || self.mode != Mode::Running {
                 for id in ids {
                     self.take_back(id, run);
+                }
+                continue;
+            }
+            if self.renamed == Some(self.now.mono) {
+                worker.looking.extend(&ids);
+                for id in ids {
+                    self.ask_look(id);
                 }
                 continue;
             }

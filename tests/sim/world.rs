@@ -418,9 +418,10 @@ impl World {
             self.life,
             self.store.sure.len()
         );
-        for (_, record) in &more {
+        for (at, record) in &more {
             story!(self.now, "  has survived: {record:?}");
             self.oracle.record(record, &self.setup.disk);
+            self.oracle.written_at(record, at.0);
         }
         self.oracle.moment = Moment {
             now: self.now,

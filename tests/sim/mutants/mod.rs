@@ -9,6 +9,7 @@
 //! ```
 
 mod acting;
+mod dispatching;
 mod journal;
 mod observing;
 mod remembering;
@@ -39,6 +40,7 @@ fn all() -> Vec<&'static Mutant> {
         working::ALL,
         remembering::ALL,
         acting::ALL,
+        dispatching::ALL,
         journal::ALL,
     ]
     .into_iter()

@@ -78,9 +78,9 @@ pub const ALL: &[Mutant] = &[
         name: "replay forgets an end",
         file: "src/core/replay.rs",
         old: r##"                if let Some(job) = self.jobs.get_mut(&job) {
-                    job.cut_short = end == AttemptEnd::CutShort;"##,
+                    job.cut_short = matches!(end"##,
         new: r##"                if let Some(job) = self.jobs.get_mut(&job).filter(|_| !MUTANT) {
-                    job.cut_short = end == AttemptEnd::CutShort;"##,
+                    job.cut_short = matches!(end"##,
     },
     Mutant {
         name: "replay gives a number twice",

@@ -18,9 +18,12 @@ pub const ALL: &[Mutant] = &[
     },
     Mutant {
         name: "count an attempt that was cut short",
-        file: "src/core/attempt.rs",
-        old: r##"AttemptEnd::StillWritten | AttemptEnd::CutShort => self.again(id, end, output, false),"##,
-        new: r##"AttemptEnd::StillWritten | AttemptEnd::CutShort => self.again(id, end, output, MUTANT),"##,
+        file: "src/core/ends.rs",
+        old: r##"            Verdict::NotCounted => self.again(id, end, output, false, None),"##,
+        new: r##"            Verdict::NotCounted => {
+                let cut = MUTANT && end == AttemptEnd::CutShort;
+                self.again(id, end, output, cut, None)
+            }"##,
     },
     Mutant {
         name: "double dispatch",
@@ -33,33 +36,34 @@ pub const ALL: &[Mutant] = &[
     },
     Mutant {
         name: "no limit of attempts",
-        file: "src/core/attempt.rs",
-        old: r##"if job.counted >= watch.plan.attempts {"##,
-        new: r##"if !MUTANT && job.counted >= watch.plan.attempts {"##,
+        file: "src/core/ends.rs",
+        old: r##"if job.counted >= watch.plan.attempts ||"##,
+        new: r##"if !MUTANT && job.counted >= watch.plan.attempts ||"##,
     },
     Mutant {
         name: "no limit of what runs at once",
         file: "src/core/attempt.rs",
-        old: r##"while idle < self.watches.len() && self.runs.len() < self.daemon.concurrency as usize {"##,
-        new: r##"while idle < self.watches.len() && (MUTANT || self.runs.len() < self.daemon.concurrency as usize) {"##,
+        old: r##"                || self.children_running() >= self.daemon.concurrency as usize)"##,
+        new: r##"                || !MUTANT && self.children_running() >= self.daemon.concurrency as usize)"##,
     },
     Mutant {
         name: "ignore the serial key",
         file: "src/core/watch.rs",
-        old: r##"let queue = Queue::new(plan.serial);"##,
-        new: r##"let queue = Queue::new(plan.serial && !MUTANT);"##,
+        old: r##"let queue = Queue::new(plan.per_key());"##,
+        new: r##"let queue = Queue::new(plan.per_key().filter(|_| !MUTANT));"##,
     },
     Mutant {
         name: "a retry lets its key go",
         file: "src/core/job.rs",
-        old: r##"            if begun {
-                watch.queue.hold(id, &key);
-            }
-"##,
-        new: r##"            if begun && !MUTANT {
-                watch.queue.hold(id, &key);
-            }
-"##,
+        old: r##"            | Phase::PostLook { .. } => {
+                let key = job.key.clone();
+                if let Some(watch)"##,
+        new: r##"            | Phase::PostLook { .. } => {
+                let key = job.key.clone();
+                if MUTANT {
+                    return;
+                }
+                if let Some(watch)"##,
     },
     Mutant {
         name: "the rank in the queue is that of now",
@@ -73,7 +77,7 @@ pub const ALL: &[Mutant] = &[
     },
     Mutant {
         name: "forget the retry",
-        file: "src/core/attempt.rs",
+        file: "src/core/ends.rs",
         old: r##"        self.timers.set(Timer::Retry(id), self.now.mono.after(wait));
 "##,
         new: r##"        if !MUTANT {
@@ -85,23 +89,23 @@ pub const ALL: &[Mutant] = &[
         name: "forget the timeout",
         file: "src/core/attempt.rs",
         old: r##"            self.timers
-                .set(Timer::Kill(id), self.now.mono.after(timeout));
+                .set(Timer::Kill(run), self.now.mono.after(timeout));
 "##,
         new: r##"            if !MUTANT {
                 self.timers
-                    .set(Timer::Kill(id), self.now.mono.after(timeout));
+                    .set(Timer::Kill(run), self.now.mono.after(timeout));
             }
 "##,
     },
     Mutant {
         name: "accept what was there before the run",
-        file: "src/core/attempt.rs",
+        file: "src/core/ends.rs",
         old: r##"if accept || heard {"##,
         new: r##"if accept && !MUTANT || heard {"##,
     },
     Mutant {
         name: "what was heard while its job ran is not looked at",
-        file: "src/core/attempt.rs",
+        file: "src/core/looks.rs",
         old: r##"if job.version == stat.version {
             self.done(id, end);"##,
         new: r##"if MUTANT || job.version == stat.version {
@@ -131,8 +135,8 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "start where there is no room to remember it",
         file: "src/core/attempt.rs",
-        old: r##"if !self.room || self.mode != Mode::Running || self.watches.is_empty() {"##,
-        new: r##"if !self.room && !MUTANT || self.mode != Mode::Running || self.watches.is_empty() {"##,
+        old: r##"if self.room && self.mode == Mode::Running && !self.watches.is_empty() {"##,
+        new: r##"if (self.room || MUTANT) && self.mode == Mode::Running && !self.watches.is_empty() {"##,
     },
     Mutant {
         name: "start while stopping",
@@ -142,35 +146,34 @@ pub const ALL: &[Mutant] = &[
     },
     Mutant {
         name: "try again at once",
-        file: "src/core/attempt.rs",
-        old: r##"            NOT_COUNTED_WAIT
-        };"##,
-        new: r##"            NOT_COUNTED_WAIT
-        };
-        let wait = if MUTANT { Duration::ZERO } else { wait };"##,
+        file: "src/core/ends.rs",
+        old: r##"        job.not_before = self.now.wall.after(wait);"##,
+        new: r##"        let wait = if MUTANT { Duration::ZERO } else { wait };
+        job.not_before = self.now.wall.after(wait);"##,
     },
     Mutant {
         name: "SIGKILL never comes",
-        file: "src/core/attempt.rs",
-        old: r##"            *sent = SIGKILL;
-            self.out.push(Effect::Kill(run, SIGKILL));"##,
-        new: r##"            *sent = SIGKILL;
+        file: "src/core/runs.rs",
+        old: r##"            run.sent = SIGKILL;
+            self.out.push(Effect::Kill(id, SIGKILL));"##,
+        new: r##"            run.sent = SIGKILL;
             if !MUTANT {
-                self.out.push(Effect::Kill(run, SIGKILL));
+                self.out.push(Effect::Kill(id, SIGKILL));
             }"##,
     },
     Mutant {
         name: "a time-out costs no attempt",
-        file: "src/core/attempt.rs",
-        old: r##"_ if timed_out => AttemptEnd::TimedOut,"##,
-        new: r##"_ if timed_out && MUTANT => AttemptEnd::CutShort,
-            _ if timed_out => AttemptEnd::TimedOut,"##,
+        file: "src/core/runs.rs",
+        old: r##"        _ if run.timed_out && !matches!(end, ChildEnd::NotStarted(..)) => AttemptEnd::TimedOut,"##,
+        new: r##"        _ if run.timed_out && MUTANT => AttemptEnd::CutShort,
+        _ if run.timed_out && !matches!(end, ChildEnd::NotStarted(..)) => AttemptEnd::TimedOut,"##,
     },
     Mutant {
         name: "bad data is tried again",
-        file: "src/core/attempt.rs",
-        old: r##"AttemptEnd::Exit(EX_DATAERR) => self.dead(id, end, output),"##,
-        new: r##"AttemptEnd::Exit(EX_DATAERR) if !MUTANT => self.dead(id, end, output),"##,
+        file: "src/core/ends.rs",
+        old: r##"            AttemptEnd::Exit(EX_DATAERR) | AttemptEnd::AskedDead => Verdict::Dead,"##,
+        new: r##"            AttemptEnd::Exit(EX_DATAERR) if MUTANT => Verdict::Failed,
+            AttemptEnd::Exit(EX_DATAERR) | AttemptEnd::AskedDead => Verdict::Dead,"##,
     },
     Mutant {
         name: "a key is free after a restart",
@@ -207,8 +210,10 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "no limit of what runs at once in a watch",
         file: "src/core/attempt.rs",
-        old: r##"|| watch.running >= watch.plan.concurrency"##,
-        new: r##"|| (watch.running >= watch.plan.concurrency && !MUTANT)"##,
+        old: r##"            && (watch.running >= watch.plan.concurrency
+"##,
+        new: r##"            && (watch.running >= watch.plan.concurrency && !MUTANT
+"##,
     },
     Mutant {
         name: "a disposition's end is not recorded",

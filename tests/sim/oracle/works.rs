@@ -105,6 +105,15 @@ impl Oracle {
         }
     }
 
+    /// A record that was found after a crash was written then.
+    pub fn written_at(&mut self, record: &Record, wall: i64) {
+        if let Record::Settled { job, .. } = record
+            && let Some(ledger) = self.jobs.get_mut(job)
+        {
+            ledger.settled_at = wall;
+        }
+    }
+
     /// The end of a child with one job or several is about to be told.
     pub fn told_end(&mut self, child: &Child, end: ChildEnd) {
         let plan = self.watches[child.watch].plan.clone();
@@ -184,10 +193,13 @@ impl Oracle {
         for job in &seen.held {
             self.ends(*job, ends.clone(), None);
         }
+        if seen.proved {
+            self.restarts.remove(&(self.moment.life, watch));
+        }
         let lone = matches!(&plan.action, Action::Worker(worker) if worker.workers == 1);
         if lone && seen.closed.is_none() && !killed && !stopping {
             let state = self.restarts.entry((self.moment.life, watch)).or_default();
-            state.0 = if seen.proved { 1 } else { state.0 + 1 };
+            state.0 += 1;
             let wait = (SECOND / 2 << (state.0 - 1).min(20)).min(60 * SECOND);
             state.1 = self.moment.now + wait;
         }
