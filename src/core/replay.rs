@@ -595,6 +595,17 @@ impl Core {
         watches.chain(dirs).chain(files).chain(jobs)
     }
 
+    /// The same, with the times that have to be in the records' headers: a job is as old as its file has been settled.
+    pub fn snapshot_with_times(&self) -> impl Iterator<Item = (Option<Wall>, Record)> + '_ {
+        self.snapshot().map(|record| {
+            let settled = match &record {
+                Record::Settled { job, .. } => self.jobs.get(job).map(|job| job.settled),
+                _ => None,
+            };
+            (settled, record)
+        })
+    }
+
     /// Directories that the journal knows, parents before children.
     fn recorded_dirs(&self) -> Vec<DirId> {
         let mut all = Vec::new();

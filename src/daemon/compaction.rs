@@ -143,7 +143,7 @@ impl Compaction {
             journal.leave_lock();
             // Above all the sockets, at whose end scouts and the spawner know that the daemon is gone.
             process::close_others(3, &journal.copy_descriptors());
-            let status = match journal.compact_copy(core.snapshot()) {
+            let status = match journal.compact_copy_at(core.snapshot_with_times()) {
                 Ok(()) => 0,
                 // The errno is all that fits; those of Linux are below 134.
                 Err(JournalError::NoRoom(fault) | JournalError::Storage(fault)) => fault.errno,

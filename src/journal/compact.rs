@@ -80,11 +80,25 @@ impl<S: Storage> Journal<S> {
     /// `TooLong`: the record was not added. Any other error has ended the compaction; what counts is
     /// untouched, and a new one may be begun later.
     pub fn compact_push(&mut self, record: &Record) -> Result<(), JournalError> {
+        self.compact_push_at(None, record)
+    }
+
+    /// The same, of something that was first written down at `at`, which replay is to tell: the time of the
+    /// compaction where `None`.
+    ///
+    /// # Errors
+    /// Those of [`Journal::compact_push`].
+    pub fn compact_push_at(
+        &mut self,
+        at: Option<Wall>,
+        record: &Record,
+    ) -> Result<(), JournalError> {
         self.alive()?;
         let Some(compaction) = &mut self.compaction else {
             return Err(JournalError::NotCompacting(false));
         };
-        let stamp = compaction.stamp();
+        let mut stamp = compaction.stamp();
+        stamp.wall = at.unwrap_or(stamp.wall);
         format::encode(&mut compaction.staged, compaction.seed, stamp, record).map_err(too_long)?;
         compaction.records += 1;
         if compaction.staged.len() >= CHUNK_BYTES {
@@ -112,8 +126,19 @@ impl<S: Storage> Journal<S> {
         &mut self,
         records: impl Iterator<Item = Record>,
     ) -> Result<(), JournalError> {
-        for record in records {
-            self.compact_push(&record)?;
+        self.compact_copy_at(records.map(|record| (None, record)))
+    }
+
+    /// The same with times: see [`Journal::compact_push_at`].
+    ///
+    /// # Errors
+    /// What was written is of no use.
+    pub fn compact_copy_at(
+        &mut self,
+        records: impl Iterator<Item = (Option<Wall>, Record)>,
+    ) -> Result<(), JournalError> {
+        for (at, record) in records {
+            self.compact_push_at(at, &record)?;
         }
         self.compact_end()
     }

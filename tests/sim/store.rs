@@ -174,13 +174,18 @@ impl Store {
     ///
     /// # Errors
     /// The process has to end.
-    pub fn compact(&mut self, wall: Wall, state: Vec<Record>) -> Result<(), JournalError> {
+    pub fn compact(
+        &mut self,
+        wall: Wall,
+        state: Vec<(Option<Wall>, Record)>,
+    ) -> Result<(), JournalError> {
         let Some(journal) = &mut self.journal else {
             return Ok(());
         };
         journal.compact_begin(wall)?;
-        journal.compact_copy(state.iter().cloned())?;
-        self.compacted = Some(state.into_iter().map(|record| (wall, record)).collect());
+        journal.compact_copy_at(state.iter().cloned())?;
+        let at = |(at, record): (Option<Wall>, Record)| (at.unwrap_or(wall), record);
+        self.compacted = Some(state.into_iter().map(at).collect());
         Ok(())
     }
 

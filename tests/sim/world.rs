@@ -805,7 +805,8 @@ impl World {
         } else {
             story!(self.now, "the journal is compacted");
             let wall = Wall(self.setup.disk.wall);
-            self.store.compact(wall, core.snapshot().collect())
+            self.store
+                .compact(wall, core.snapshot_with_times().collect())
         };
         if let Err(error) = result {
             if self.store.abort(&error) {

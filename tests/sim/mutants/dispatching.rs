@@ -264,6 +264,14 @@ pub const ALL: &[Mutant] = &[
         new: r##"            let too_old = !MUTANT && watch.plan.max_age"##,
     },
     Mutant {
+        name: "compaction makes jobs young",
+        file: "src/core/replay.rs",
+        old: r##"                Record::Settled { job, .. } => self.jobs.get(job).map(|job| job.settled),"##,
+        new: r##"                Record::Settled { job, .. } if !MUTANT => {
+                    self.jobs.get(job).map(|job| job.settled)
+                }"##,
+    },
+    Mutant {
         name: "`permanent` is forgotten",
         file: "src/core/ends.rs",
         old: r##"            AttemptEnd::Exit(status) if plan.permanent.contains(&status) => Verdict::Dead,"##,

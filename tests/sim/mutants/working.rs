@@ -53,19 +53,6 @@ pub const ALL: &[Mutant] = &[
         new: r##"let queue = Queue::new(plan.per_key().filter(|_| !MUTANT));"##,
     },
     Mutant {
-        name: "a retry lets its key go",
-        file: "src/core/job.rs",
-        old: r##"            | Phase::PostLook { .. } => {
-                let key = job.key.clone();
-                if let Some(watch)"##,
-        new: r##"            | Phase::PostLook { .. } => {
-                let key = job.key.clone();
-                if MUTANT {
-                    return;
-                }
-                if let Some(watch)"##,
-    },
-    Mutant {
         name: "the rank in the queue is that of now",
         file: "src/core/job.rs",
         old: r##"        job.by = rank.by.clone();
