@@ -729,10 +729,8 @@ fn killed_at_random_under_load_nothing_is_lost_and_nothing_concluded_twice() {
     for got in got(&bed) {
         let before = given.entry(got.name.clone()).or_default();
         *before += 1;
-        let ended = all[&got.name].ended.iter();
-        let last = ended
-            .filter(|(attempt, ..)| *attempt < u64::from(got.attempt))
-            .last();
+        let mut ended = all[&got.name].ended.iter();
+        let last = ended.rfind(|(attempt, ..)| *attempt < u64::from(got.attempt));
         match last.map(|(_, how, _)| how.as_str()) {
             None => assert_eq!((*before, got.recovered), (1, false), "{got:?}"),
             Some("failed together with others") => assert!(got.recovered, "{got:?}"),

@@ -200,7 +200,7 @@ impl Oracle {
         if lone && seen.closed.is_none() && !killed && !stopping {
             let state = self.restarts.entry((self.moment.life, watch)).or_default();
             state.0 += 1;
-            let wait = (SECOND / 2 << (state.0 - 1).min(20)).min(60 * SECOND);
+            let wait = ((SECOND / 2) << (state.0 - 1).min(20)).min(60 * SECOND);
             state.1 = self.moment.now + wait;
         }
     }
@@ -267,9 +267,7 @@ impl Oracle {
         };
         self.begun(told.job, Some(told.attempt), &told.watch, mates, running);
         let moment = self.moment;
-        let Some(ledger) = self.jobs.get(&told.job) else {
-            return None;
-        };
+        let ledger = self.jobs.get(&told.job)?;
         let alone = |job: &JobId| self.jobs.get(job).is_some_and(|ledger| ledger.alone);
         let mut wrong = None;
         let others = seen.held.iter().filter(|held| **held != told.job);
