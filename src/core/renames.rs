@@ -155,6 +155,9 @@ impl Core {
         if let Some(half) = self.drop_half(cookie, watch)
             && !half.is_dir
         {
+            // Unless this half was told late, for its directory's watch descriptor was not known yet: then the scan
+            // under way finds the file under the name that it had come under before.
+            self.replaced(key);
             self.file_gone(key);
         }
     }
