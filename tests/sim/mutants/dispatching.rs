@@ -235,9 +235,8 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "the look for a worker asks for no lease",
         file: "src/core/looks.rs",
-        old: r##"                    && self.lease_can_be_trusted(place.mount);"##,
-        new: r##"                    && !MUTANT
-                    && self.lease_can_be_trusted(place.mount);"##,
+        old: r##"                let lease = handing && self.lease_can_be_trusted(lane);"##,
+        new: r##"                let lease = handing && !MUTANT && self.lease_can_be_trusted(lane);"##,
     },
     Mutant {
         name: "a worker is told the path of before a rename",

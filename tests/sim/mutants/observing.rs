@@ -191,12 +191,13 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "new directories are not listed",
         file: "src/core/observe.rs",
-        old: r##"        for id in self.tree.subtree(child) {
-            self.queue_bind(id);
-        }"##,
-        new: r##"        for id in self.tree.subtree(child).into_iter().filter(|_| !MUTANT) {
-            self.queue_bind(id);
-        }"##,
+        old: r##"        for id in self.entered(watch, child) {
+            self.queue_bind(id);"##,
+        new: r##"        for id in self.entered(watch, child) {
+            if MUTANT {
+                continue;
+            }
+            self.queue_bind(id);"##,
     },
     Mutant {
         name: "a probe from before the last event is believed",
@@ -310,10 +311,8 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "the end of a scan waits for no probe",
         file: "src/core/compare.rs",
-        old: r##"            .filter(|(key, candidate)| !candidate.fresh && self.is_in(watch, key.dir()))"##,
-        new: r##"            .filter(|(key, candidate)| {
-                !MUTANT && !candidate.fresh && self.is_in(watch, key.dir())
-            })"##,
+        old: r##"self.unfresh(watch).map(|key| (key, false)).collect();"##,
+        new: r##"self.unfresh(watch).filter(|_| !MUTANT).map(|key| (key, false)).collect();"##,
     },
     Mutant {
         name: "a scan that is repeated decides",
@@ -338,18 +337,21 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "an answer from before a rename counts",
         file: "src/core/renames.rs",
-        old: r##"            candidate.seen = None;
-            candidate.fresh = false;
+        old: r##"        self.see(key, None);
+        self.set_fresh(key, false);
+        if let Some(candidate) = self.candidates.get_mut(&key) {
             candidate.stale = candidate.asked.is_some();
         }
     }
 
     pub(super) fn half_rename"##,
-        new: r##"            if !MUTANT {
-                candidate.seen = None;
-                candidate.fresh = false;
-                candidate.stale = candidate.asked.is_some();
-            }
+        new: r##"        if MUTANT {
+            return;
+        }
+        self.see(key, None);
+        self.set_fresh(key, false);
+        if let Some(candidate) = self.candidates.get_mut(&key) {
+            candidate.stale = candidate.asked.is_some();
         }
     }
 

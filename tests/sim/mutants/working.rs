@@ -93,10 +93,10 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "what was heard while its job ran is not looked at",
         file: "src/core/looks.rs",
-        old: r##"if job.version == stat.version {
-            self.done(id, end);"##,
-        new: r##"if MUTANT || job.version == stat.version {
-            self.done(id, end);"##,
+        old: r##"        if job.version == stat.version {
+            if accept {"##,
+        new: r##"        if MUTANT || job.version == stat.version {
+            if accept {"##,
     },
     Mutant {
         name: "forget a Retarget",
