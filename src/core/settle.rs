@@ -335,6 +335,11 @@ impl Core {
         candidate.asked = None;
         let stale = std::mem::take(&mut candidate.stale);
         let dir = candidate.dir;
+        let place = self.tree.place(dir, &candidate.name);
+        if place.is_some_and(|place| place.path() != path) {
+            // Its directory was renamed since the question: no look before a hand-over is spared for this one.
+            self.renamed = Some(self.now.mono);
+        }
         let Some(watch) = self.tree.get(dir).map(|node| node.watch) else {
             self.drop_candidate(key);
             return;

@@ -584,7 +584,8 @@ impl World {
             if self.works.chance(1, 2) {
                 story!(self.now, "worker {id} dies with the daemon");
                 self.worker_ends(id, ChildEnd::Signal(9));
-            } else if self.works.chance(1, 2) || !killed {
+            } else if self.works.chance(1, 2) || !killed || self.workers[id].seen.held.is_empty() {
+                // Of one that has nothing to do no job asks.
                 let longest = if self.workers[id].stubborn { 40 } else { 8 };
                 let wait = self.works.below(longest * SECOND);
                 self.at(wait, Tick::WorkerEnds(id, ChildEnd::Exit(0)));
