@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | `TORTURE_KILLS` | SIGKILLs in each campaign (8) |
 //! | `TORTURE_SEED` | where the random numbers begin (1); what the writer does and when is killed follows from it, how the kernel schedules does not |
+//! | `SETTLED_WORKER_KILLS` | SIGKILLs of processes that do the work, where the daemon lives (20) |
 //! | `TORTURE_IMAGES` | images of the state directory at most for each flush (3; with 64 every one of small batches, some minutes) |
 //! | `TORTURE_KEEP` | any value: directories and the daemon's debug log stay, and are named |
 //!
@@ -21,18 +22,21 @@ mod bed;
 #[path = "../journal_support/mod.rs"]
 mod journal_support;
 
+mod dispatch;
 mod images;
 mod oracle;
+mod owed;
 mod writer;
 
 use bed::{Bed, until_in};
 use journal_support::Random;
 use oracle::Oracle;
+use owed::Owed;
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use writer::Writer;
 
 /// How long the last life has for what is left, and a killed one for its end.
@@ -65,6 +69,61 @@ struct Campaign {
     drop: Option<&'static str>,
     /// Whether files that have been run are renamed.
     renames: bool,
+    /// Whether no two versions have one name.
+    unique: bool,
+    /// What does the work.
+    act: Act,
+    /// More lines of the watch.
+    keys: &'static str,
+    /// The longest life of the daemon, where it is not over at once, in milliseconds.
+    life_ms: usize,
+    victims: Victims,
+}
+
+/// What does the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    Recorder,
+    /// `labour` in this form, each job taking up to so many milliseconds.
+    Labour(&'static str, u32),
+    /// A delivery to the other filesystem, or to the same.
+    Deliver {
+        elsewhere: bool,
+    },
+}
+
+/// Who is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victims {
+    Daemon,
+    /// Before each kill of the daemon some of its children with this word in their command lines.
+    Both(&'static str),
+    /// Only those: the daemon lives.
+    Children(&'static str),
+}
+
+impl Campaign {
+    /// Whether the journal tells everything at the end.
+    fn journalled(&self) -> bool {
+        self.act != Act::Recorder && self.compact.is_none()
+    }
+
+    fn once(&self) -> bool {
+        self.keys.contains("at-most-once")
+    }
+
+    fn serial(&self) -> bool {
+        self.keys.contains("serial")
+    }
+
+    fn batch(&self) -> bool {
+        matches!(self.act, Act::Labour("batch", _))
+    }
+
+    /// Whether files called `p*` fail.
+    fn poison(&self) -> bool {
+        self.batch()
+    }
 }
 
 const USUAL: Campaign = Campaign {
@@ -74,6 +133,11 @@ const USUAL: Campaign = Campaign {
     compact: None,
     drop: None,
     renames: false,
+    unique: false,
+    act: Act::Recorder,
+    keys: "concurrency = 4\n",
+    life_ms: 1200,
+    victims: Victims::Daemon,
 };
 
 #[test]
@@ -164,6 +228,8 @@ struct Place {
     /// On the other filesystem; removed with this.
     other: tempfile::TempDir,
     archive: PathBuf,
+    /// Of deliveries.
+    target: Option<PathBuf>,
     log: PathBuf,
 }
 
@@ -190,17 +256,31 @@ impl Place {
             Done::Delete => "done = \"delete\"".into(),
             Done::Move | Done::MoveElsewhere => format!("done = {{ move = {archive:?} }}"),
         };
-        bed.configure(
-            &["nap=6"],
-            &format!(
-                "recursive = true\nsettle = \"0\"\nconcurrency = 4\nexisting = \"run\"\n{done}\n"
-            ),
-        );
+        let target = match campaign.act {
+            Act::Deliver { elsewhere: true } => Some(other.path().join("target")),
+            Act::Deliver { elsewhere: false } => Some(bed.path("target")),
+            Act::Recorder | Act::Labour(..) => None,
+        };
+        let action = match (&target, campaign.act) {
+            (Some(to), _) => format!("deliver = {{ to = {to:?}, on_conflict = \"rename\" }}\n"),
+            (None, Act::Labour(form, nap)) => labour(&bed, form, nap),
+            (None, _) => bed.run_key(&["nap=6"]),
+        };
+        bed.configure_text(&format!(
+            "[daemon]\nstate = {:?}\nlog = \"stderr\"\nlog_level = \"debug\"\nconcurrency = 64\n\n\
+             [watch.w]\npath = {:?}\nrecursive = true\nsettle = \"0\"\nexisting = \"run\"\n\
+             {action}{done}\n{}",
+            bed.path("state"),
+            bed.path("in"),
+            campaign.keys,
+        ));
+        fs::create_dir(bed.results().with_extension("locks")).unwrap();
         let log = bed.path("log");
         Place {
             bed,
             other,
             archive,
+            target,
             log,
         }
     }
@@ -221,7 +301,8 @@ impl Place {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
-        if let Some(bytes) = campaign.compact {
+        let never = campaign.journalled().then_some("1000000000000");
+        if let Some(bytes) = campaign.compact.or(never) {
             command.env("SETTLED_TEST_COMPACT_BYTES", bytes);
         }
         if let Some(drop) = campaign.drop {
@@ -261,6 +342,23 @@ impl Place {
     }
 }
 
+/// The watch's action: `labour` in this form.
+fn labour(bed: &Bed, form: &str, nap: u32) -> String {
+    let program = bed::example("labour", "tests/torture/labour.rs");
+    let mut argv = vec![
+        program.display().to_string(),
+        bed.results().display().to_string(),
+        form.to_owned(),
+        nap.to_string(),
+    ];
+    match form {
+        "worker" => return format!("worker = {argv:?}\n"),
+        "batch" => argv.push("{job}:{attempt}:{path}".into()),
+        _ => argv.push("{path}".into()),
+    }
+    format!("run = {argv:?}\n")
+}
+
 /// One life of the daemon.
 struct Life {
     child: Child,
@@ -284,6 +382,35 @@ impl Life {
         }
         self.child.kill().unwrap();
         self.wait();
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// SIGKILL to one of its children that have this word in their command lines; which.
+    fn kill_child(&self, word: &str, random: &mut Random) -> Option<i32> {
+        let pid = self.child.id();
+        let path = format!("/proc/{pid}/task/{pid}/children");
+        let children = fs::read_to_string(path).unwrap_or_default();
+        let mut found: Vec<i32> = children
+            .split_whitespace()
+            .filter(|pid| {
+                fs::read(format!("/proc/{pid}/cmdline"))
+                    .is_ok_and(|line| String::from_utf8_lossy(&line).contains(word))
+            })
+            .map(|pid| pid.parse().unwrap())
+            .collect();
+        if found.is_empty() {
+            return None;
+        }
+        let pid = found.swap_remove(random.below(found.len()));
+        // It may have ended by itself; nobody else has its number before the daemon has waited for it.
+        let _ = nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(pid),
+            nix::sys::signal::Signal::SIGKILL,
+        );
+        Some(pid)
     }
 
     /// Before it is ready it may not yet have taken charge of its signals.
@@ -330,7 +457,7 @@ fn run(campaign: &Campaign) {
     let name = campaign.name;
     match outcome {
         Ok(figures) => {
-            println!("{name}: seed {seed}: {kills} kills, {figures}");
+            println!("{name}: seed {seed}: {figures}");
             if keep {
                 println!("{name}: kept in {}", place.bed.keep().display());
                 let _kept = place.other.keep();
@@ -347,45 +474,135 @@ fn run(campaign: &Campaign) {
     }
 }
 
+fn wall_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_nanos()).unwrap()
+}
+
+fn sleep_up_to(random: &mut Random, most_ms: usize) {
+    std::thread::sleep(Duration::from_millis(random.below(most_ms + 1) as u64));
+}
+
+/// Everything that was under way when a campaign's kills are over.
+struct Field {
+    life: u32,
+    compactions: usize,
+    /// When each life was over.
+    kills: Vec<i64>,
+    children_killed: u64,
+    /// Where the daemon was not killed.
+    daemon: Option<Life>,
+}
+
+fn kill_at_random(
+    campaign: &Campaign,
+    place: &Place,
+    oracle: &Oracle,
+    random: &mut Random,
+    kills: u64,
+) -> Field {
+    let mut field = Field {
+        life: 0,
+        compactions: 0,
+        kills: Vec::new(),
+        children_killed: 0,
+        daemon: None,
+    };
+    if let Victims::Children(word) = campaign.victims {
+        field.life = 1;
+        let mut daemon = place.start(campaign, 1);
+        while field.children_killed < number_from("SETTLED_WORKER_KILLS", 20) {
+            sleep_up_to(random, 60);
+            if let Some(pid) = daemon.kill_child(word, random) {
+                oracle.killed(pid, 1);
+                field.children_killed += 1;
+            }
+            assert!(
+                !daemon.has_ended(),
+                "it has ended by itself: {}",
+                daemon.said()
+            );
+        }
+        field.daemon = Some(daemon);
+        return field;
+    }
+    for _ in 0..kills {
+        field.life += 1;
+        let daemon = place.start(campaign, field.life);
+        // Mostly in the middle of its start or of its first work, now and then later.
+        let later = random.below(8) == 0;
+        match campaign.victims {
+            Victims::Both(word) if random.below(2) == 0 => {
+                for _ in 0..random.below(12) {
+                    sleep_up_to(random, 60);
+                    if let Some(pid) = daemon.kill_child(word, random) {
+                        oracle.killed(pid, field.life);
+                        field.children_killed += 1;
+                    }
+                }
+            }
+            _ => sleep_up_to(random, if later { campaign.life_ms } else { 150 }),
+        }
+        daemon.kill();
+        field.kills.push(wall_ns());
+        field.compactions = place.bases().max(field.compactions);
+        if campaign.once() && field.life.is_multiple_of(10) {
+            let owed = Owed::read(&place.bed.path("state"));
+            oracle.held(&owed.map(|owed| owed.held()).unwrap_or_default());
+        }
+    }
+    field
+}
+
 fn torture(campaign: &Campaign, place: &Place, kills: u64, seed: u64) -> String {
     let mut random = Random(seed);
-    let oracle = Oracle::new(place.bed.results());
+    let oracle = Oracle::new(place.bed.results(), place.target.clone());
     let writer = Writer::start(&oracle, place.bed.path("in"), campaign, random.next());
-    let mut life = 0;
-    let mut compactions = 0;
-    for _ in 0..kills {
-        life += 1;
-        let daemon = place.start(campaign, life);
-        // Mostly in the middle of its start or of its first work, now and then later.
-        let most = if random.below(8) == 0 { 1200 } else { 150 };
-        std::thread::sleep(Duration::from_millis(random.below(most + 1) as u64));
-        daemon.kill();
-        compactions = place.bases().max(compactions);
-    }
+    let mut field = kill_at_random(campaign, place, &oracle, &mut random, kills);
     writer.stop();
-    life += 1;
-    let mut daemon = place.start(campaign, life);
+    let mut daemon = field.daemon.take().unwrap_or_else(|| {
+        field.life += 1;
+        place.start(campaign, field.life)
+    });
     let gone = |dir: &Path| oracle::files_below(dir).is_empty();
     let inside = place.bed.path("in");
+    let state = place.bed.path("state");
+    let all_run = || {
+        oracle.read();
+        if campaign.once() && campaign.journalled() {
+            // Nobody is told of some: they are counted below.
+            return true;
+        }
+        oracle.all_run()
+    };
     until_in(
         DEADLINE,
         "every version run, and what is done with them",
         || {
-            oracle.read();
-            let ended = daemon.child.try_wait().unwrap();
             assert!(
-                ended.is_none(),
-                "the last life has ended by itself: {}",
+                !daemon.has_ended(),
+                "it has ended by itself: {}",
                 daemon.said()
             );
-            oracle.all_run() && (campaign.done == Done::Keep || gone(&inside))
+            let done = all_run() && (campaign.done == Done::Keep || gone(&inside));
+            // What an earlier life has left running is waited for, and repeated then.
+            let (jobs, open) = match done.then(|| Owed::read(&state)).flatten() {
+                Some(owed) => owed.count(),
+                None => return false,
+            };
+            let every = !campaign.journalled() || jobs >= oracle.versions();
+            if open > 0 || !every {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            every && open == 0
         },
     );
     daemon.stop();
+    field.kills.push(wall_ns());
     // What has been done is not done again.
     let runs = oracle.read();
-    life += 1;
-    let daemon = place.start(campaign, life);
+    field.life += 1;
+    let daemon = place.start(campaign, field.life);
     let fences = ["fence.1", "fence.2"];
     for name in fences {
         fs::write(inside.join(name), name).unwrap();
@@ -394,22 +611,38 @@ fn torture(campaign: &Campaign, place: &Place, kills: u64, seed: u64) -> String 
         });
     }
     daemon.stop();
+    field.kills.push(wall_ns());
     assert_eq!(
         oracle.read(),
         runs + fences.len(),
         "something was run again: {}",
         oracle.tail()
     );
-    oracle.judge(campaign.done, &inside, &place.archive, &place.log);
+    let log = String::from_utf8_lossy(&fs::read(&place.log).unwrap()).into_owned();
+    let owed = Owed::read(&state).expect("a journal");
+    let (more, held) = if campaign.journalled() {
+        let wrong = owed.judge(campaign, &oracle.deeds(), &field.kills, &log);
+        (wrong, owed.held())
+    } else {
+        (Vec::new(), Vec::new())
+    };
+    oracle.judge(campaign, &inside, &place.archive, &held, (&log, more));
     until_in(DEADLINE, "no process is left over", || {
         place.left_over().is_empty()
     });
     assert!(
-        campaign.compact.is_none() || compactions > 0 || kills < 20,
+        campaign.compact.is_none() || field.compactions > 0 || kills < 20,
         "the journal was never compacted"
     );
-    format!(
-        "{}; segment of the last compaction {compactions}",
-        oracle.figures()
-    )
+    let lives = field.kills.len() - 2;
+    let mut figures = format!(
+        "{lives} kills of the daemon, {} of others, {}; segment of the last compaction {}",
+        field.children_killed,
+        oracle.figures(),
+        field.compactions
+    );
+    if campaign.journalled() {
+        figures += &format!("; jobs: {}", owed.figures());
+    }
+    figures
 }

@@ -1,7 +1,8 @@
 //! What was written, what was run, and whether the promises were kept. It knows nothing of how the daemon works.
 
-use super::Done;
 use super::bed::{Run, fnv, parse_run};
+use super::owed::number_of;
+use super::{Campaign, Done};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -41,13 +42,34 @@ struct Book {
     results: PathBuf,
     read: u64,
     runs: Vec<Run>,
+    /// Where files are delivered to, and what was seen there: each counts as a run.
+    target: Option<PathBuf>,
+    delivered: BTreeSet<PathBuf>,
+    /// Processes that were killed one by one, and in which life of the daemon.
+    killed: BTreeSet<(i32, u32)>,
+    /// What cannot be seen any more at the end.
+    wrong: Vec<String>,
     waiting: usize,
     repeated: usize,
     late: usize,
 }
 
+/// What was run, for others to judge.
+pub struct Deeds {
+    pub runs: Vec<Run>,
+    by_job: BTreeMap<u64, Vec<usize>>,
+}
+
+impl Deeds {
+    /// All runs of a job.
+    pub fn of(&self, job: u64) -> &[usize] {
+        self.by_job.get(&job).map_or(&[], Vec::as_slice)
+    }
+}
+
 impl Oracle {
-    pub fn new(results: PathBuf) -> Oracle {
+    /// `target`: files are not run, but delivered there.
+    pub fn new(results: PathBuf, target: Option<PathBuf>) -> Oracle {
         Oracle(Arc::new(Mutex::new(Book {
             versions: Vec::new(),
             by_hash: BTreeMap::new(),
@@ -55,6 +77,10 @@ impl Oracle {
             results,
             read: 0,
             runs: Vec::new(),
+            target,
+            delivered: BTreeSet::new(),
+            killed: BTreeSet::new(),
+            wrong: Vec::new(),
             waiting: 0,
             repeated: 0,
             late: 0,
@@ -134,7 +160,42 @@ impl Oracle {
 
     pub fn has_run(&self, path: &Path) -> bool {
         self.read();
-        self.book().runs.iter().any(|run| run.path == path)
+        let book = self.book();
+        let name = path.file_name();
+        book.runs.iter().any(|run| run.path == path)
+            || book.delivered.iter().any(|path| path.file_name() == name)
+    }
+
+    /// How many versions came to rest.
+    pub fn versions(&self) -> usize {
+        let book = self.book();
+        book.versions.iter().filter(|version| !version.void).count()
+    }
+
+    /// A process that does the work was killed.
+    pub fn killed(&self, pid: i32, life: u32) {
+        self.book().killed.insert((pid, life));
+    }
+
+    /// Files with these names are not run any more: nobody waits for them.
+    pub fn held(&self, names: &[String]) {
+        let book = &mut *self.book();
+        let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        for (id, version) in book.versions.iter().enumerate() {
+            let name = version.path.file_name().unwrap_or_default();
+            if names.contains(&*name.to_string_lossy()) && version.at_rest && book.run.insert(id) {
+                book.waiting -= 1;
+            }
+        }
+    }
+
+    pub fn deeds(&self) -> Deeds {
+        let runs = self.book().runs.clone();
+        let mut by_job: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+        for (at, run) in runs.iter().enumerate() {
+            by_job.entry(number_of(&run.job)).or_default().push(at);
+        }
+        Deeds { runs, by_job }
     }
 
     /// Takes note of new results; how many there are now.
@@ -157,7 +218,10 @@ impl Oracle {
             }
             book.runs.push(run);
         }
-        book.runs.len()
+        if let Some(target) = book.target.clone() {
+            book.look_at(&target);
+        }
+        book.runs.len() + book.delivered.len()
     }
 
     /// The last runs, for a message.
@@ -178,13 +242,34 @@ impl Oracle {
     }
 
     /// Holds everything against the promises.
-    pub fn judge(&self, done: Done, inside: &Path, archive: &Path, log: &Path) {
+    pub fn judge(
+        &self,
+        campaign: &Campaign,
+        inside: &Path,
+        archive: &Path,
+        held: &[String],
+        (log, more): (&str, Vec<String>),
+    ) {
         let book = &mut *self.book();
-        let mut wrong = book.judge_runs(inside);
-        wrong.extend(book.judge_places(done, inside, archive));
-        let log = fs::read(log).unwrap();
-        for line in String::from_utf8_lossy(&log).lines() {
-            if line.contains("; dead") || line.contains("panicked") {
+        let mut wrong = more;
+        wrong.append(&mut book.wrong);
+        match book.target.clone() {
+            Some(target) => wrong.extend(book.judge_target(inside, &target)),
+            None => wrong.extend(book.judge_runs(campaign, inside, held)),
+        }
+        wrong.extend(book.judge_places(campaign.done, inside, archive));
+        if campaign.serial() {
+            wrong.extend(book.judge_order());
+        }
+        let beside = book.results.with_extension("more");
+        for line in fs::read_to_string(beside).unwrap_or_default().lines() {
+            if line.starts_with("beside ") {
+                wrong.push(format!("two at once: {line}"));
+            }
+        }
+        for line in log.lines() {
+            let dead = line.contains("; dead") && !(campaign.poison() && line.contains("/p"));
+            if dead || line.contains("panicked") {
                 wrong.push(format!("in the log: {line}"));
             }
         }
@@ -198,8 +283,80 @@ impl Oracle {
 }
 
 impl Book {
-    fn judge_runs(&mut self, inside: &Path) -> Vec<String> {
+    /// What is visible is whole, and has its own name, from the first moment.
+    fn look_at(&mut self, target: &Path) {
+        for path in files_below(target) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with(".settled-") || !self.delivered.insert(path.clone()) {
+                continue;
+            }
+            let content = fs::read(&path).unwrap();
+            match self.by_hash.get(&fnv(&content)).copied() {
+                Some(id) => {
+                    if self.run.insert(id) && self.versions[id].at_rest {
+                        self.waiting -= 1;
+                    }
+                }
+                None if name.starts_with("fence.") && content == name.as_bytes() => {}
+                None => self
+                    .wrong
+                    .push(format!("nobody wrote that: {}", path.display())),
+            }
+        }
+    }
+
+    fn judge_target(&self, inside: &Path, target: &Path) -> Vec<String> {
         let mut wrong = Vec::new();
+        let mut wanted: BTreeMap<PathBuf, u64> = BTreeMap::new();
+        for version in self.versions.iter().filter(|version| !version.void) {
+            let rel = version.path.strip_prefix(inside).unwrap();
+            wanted.insert(target.join(rel), version.hash);
+        }
+        for path in files_below(target) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let content = fs::read(&path).unwrap();
+            if name.starts_with("fence.") && content == name.as_bytes() {
+                continue;
+            }
+            if wanted.remove(&path) != Some(fnv(&content)) {
+                wrong.push(format!("not what was to be there: {}", path.display()));
+            }
+        }
+        let missing = wanted.keys();
+        wrong.extend(missing.map(|path| format!("never delivered: {}", path.display())));
+        wrong
+    }
+
+    /// Jobs of a key, which is the directory, begin in the order of their numbers.
+    fn judge_order(&self) -> Vec<String> {
+        let mut last: BTreeMap<&Path, &Run> = BTreeMap::new();
+        let mut wrong = Vec::new();
+        for run in &self.runs {
+            let key = run.path.parent().unwrap_or(&run.path);
+            if let Some(before) = last.insert(key, run)
+                && number_of(&before.job) > number_of(&run.job)
+            {
+                wrong.push(format!("out of order: {before:?} {run:?}"));
+            }
+        }
+        wrong
+    }
+
+    /// Attempts that failed, as they said themselves.
+    fn failed(&self) -> BTreeSet<(String, String)> {
+        let more = fs::read_to_string(self.results.with_extension("more")).unwrap_or_default();
+        let failed = more.lines().filter_map(|line| line.strip_prefix("failed "));
+        failed
+            .filter_map(|line| {
+                let mut words = line.split(' ');
+                Some((words.next()?.to_owned(), words.next()?.to_owned()))
+            })
+            .collect()
+    }
+
+    fn judge_runs(&mut self, campaign: &Campaign, inside: &Path, held: &[String]) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let failed = self.failed();
         let mut jobs: BTreeMap<&str, Vec<&Run>> = BTreeMap::new();
         for run in &self.runs {
             jobs.entry(&run.job).or_default().push(run);
@@ -209,13 +366,17 @@ impl Book {
             // An attempt that was ordered by a daemon killed meanwhile may come later than its repetition.
             runs.sort_by_key(|run| run.attempt);
             self.repeated += runs.len() - 1;
-            if runs.iter().any(|run| run.recovered != (run.attempt > 1)) {
+            // Where the journal has everything, it is asked.
+            if !campaign.journalled() && runs.iter().any(|run| run.recovered != (run.attempt > 1)) {
                 wrong.push(format!(
                     "an attempt repeated does not say so, or one not repeated does: {runs:#?}"
                 ));
             }
             for pair in runs.windows(2) {
-                if pair[0].attempt == pair[1].attempt || pair[0].life >= pair[1].life {
+                let apart = pair[0].life < pair[1].life
+                    || self.killed.contains(&(pair[0].pid, pair[0].life))
+                    || failed.contains(&(pair[0].job.clone(), pair[0].attempt.to_string()));
+                if pair[0].attempt == pair[1].attempt || !apart || campaign.once() {
                     wrong.push(format!(
                         "repeated though the daemon was not killed between: {runs:#?}"
                     ));
@@ -243,6 +404,7 @@ impl Book {
             let path = version.path.display();
             match (of, version.void) {
                 ([], true) | ([_], false) => {}
+                ([], false) if held.contains(&name_of(&version.path)) => {}
                 ([], false) => {
                     wrong.push(format!(
                         "version {id} of {path} was never run: {:#?}",
@@ -309,6 +471,11 @@ impl Book {
         }
         wrong
     }
+}
+
+fn name_of(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
 }
 
 /// All regular files below a directory, which may be missing, or change meanwhile.

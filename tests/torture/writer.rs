@@ -32,6 +32,8 @@ impl Writer {
             inside,
             done: campaign.done,
             renames: campaign.renames,
+            unique: campaign.unique,
+            poison: campaign.poison(),
             random: Random(seed),
             current: BTreeMap::new(),
             count: 0,
@@ -56,6 +58,8 @@ struct Hand {
     inside: PathBuf,
     done: Done,
     renames: bool,
+    unique: bool,
+    poison: bool,
     random: Random,
     /// What was last written under each name.
     current: BTreeMap<PathBuf, VersionId>,
@@ -71,7 +75,13 @@ impl Hand {
 
     fn any_path(&mut self) -> PathBuf {
         let dir = self.random.below(DIRS + 1);
-        let name = format!("f{:02}", self.random.below(NAMES));
+        let name = if self.poison && self.random.below(12) == 0 {
+            format!("p{:04}", self.count)
+        } else if self.unique {
+            format!("f{:05}", self.count)
+        } else {
+            format!("f{:02}", self.random.below(NAMES))
+        };
         match dir {
             0 => self.inside.join(name),
             dir => self.inside.join(format!("d{dir}")).join(name),
