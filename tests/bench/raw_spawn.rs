@@ -97,7 +97,8 @@ pub(crate) fn run(args: &[OsString]) -> Res<()> {
     }
 }
 
-fn add_tree(
+/// Watches the directory and all below it.
+pub(crate) fn add_tree(
     inotify: &Inotify,
     top: PathBuf,
     into: &mut HashMap<WatchDescriptor, PathBuf>,
