@@ -27,10 +27,15 @@ impl Peer {
     /// Makes the directories. `memory`: the state is not on the disk.
     pub(crate) fn new(asked: &Asked, name: &str, memory: bool) -> Res<Peer> {
         let work = asked.dir.join(name);
-        let root = work.join("tree");
+        // The writer's own waits for the disk are not what is measured.
+        let root = match &asked.memory {
+            Some(memory) => memory.join(format!("{name}-tree")),
+            None => work.join("tree"),
+        };
         for number in 0..DIRECTORIES {
             fs::create_dir_all(root.join(format!("d{number:02}")))?;
         }
+        fs::create_dir_all(&work)?;
         let state = match (&asked.memory, memory) {
             (Some(memory), true) => memory.join(name),
             (None, true) => return Err("there is no /dev/shm".into()),
@@ -160,7 +165,7 @@ impl Drop for Peer {
         if self.keep {
             return;
         }
-        for place in [&self.work, &self.state] {
+        for place in [&self.work, &self.state, &self.root] {
             if place.exists() && fs::remove_dir_all(place).is_err() {
                 eprintln!("could not remove {}", place.display());
             }
@@ -178,21 +183,25 @@ pub(crate) fn place(root: &Path, number: usize) -> PathBuf {
     root.join(format!("d{:02}/{}", number / 4 % DIRECTORIES, name(number)))
 }
 
-/// Writes files of 100 bytes; whenever so many wait as `ahead` says, waits until `handled` says that some were handled.
+/// Writes files of 100 bytes; whenever so many wait as `ahead` says, waits until `handled` says that some were handled. Returns how many
+/// seconds it waited: about as long as it took in all where the peer is the slower one.
 pub(crate) fn produce(
     peer: &Peer,
     files: usize,
     ahead: usize,
     mut handled: impl FnMut() -> Res<usize>,
-) -> Res<()> {
+) -> Res<f64> {
+    let mut waited = Duration::ZERO;
     for number in 0..files {
         if ahead > 0 && number % 64 == 0 {
             let floor = (number + 64).saturating_sub(ahead);
+            let from = Instant::now();
             if !peer.until(Duration::from_secs(60), || Ok(handled()? >= floor))? {
                 return Err("nothing was handled for a minute".into());
             }
+            waited += from.elapsed();
         }
         fs::write(place(&peer.root, number), [b'x'; 100])?;
     }
-    Ok(())
+    Ok(waited.as_secs_f64())
 }

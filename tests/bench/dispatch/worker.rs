@@ -20,6 +20,7 @@ const ENTRY: usize = 8;
 #[derive(Clone, Debug, Default)]
 struct Sample {
     rate: f64,
+    waited: f64,
     lost: usize,
     twice: usize,
     /// What the journal says; `None` where there is none.
@@ -49,8 +50,8 @@ pub(crate) fn run(asked: &Asked) -> Res<()> {
         asked.files, asked.window, asked.ahead, asked.log_level
     );
     println!(
-        "| peer | files/s | x raw-pipe | lost | handed twice | concluded | main us/file | its others us/file | worker us/file \
-         | peak RSS KiB |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+        "| peer | files/s | x raw-pipe | writer waited % | lost | handed twice | concluded | main us/file | its others us/file | worker us/file \
+         | peak RSS KiB |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
     );
     for name in names {
         let own = samples.get(name).map_or(&[][..], Vec::as_slice);
@@ -71,9 +72,10 @@ pub(crate) fn run(asked: &Asked) -> Res<()> {
             })
             .collect();
         println!(
-            "| {name} | {:.0} | {:.2} | {} | {} | {} | {:.1} | {:.1} | {:.1} | {:.0} |",
+            "| {name} | {:.0} | {:.2} | {:.0} | {} | {} | {} | {:.1} | {:.1} | {:.1} | {:.0} |",
             of(|sample| sample.rate),
             median(&ratios),
+            of(|sample| sample.waited),
             worst(|sample| sample.lost),
             worst(|sample| sample.twice),
             concluded.join(" "),
@@ -127,7 +129,7 @@ fn one(asked: &Asked, name: &str) -> Res<Sample> {
     let probes = ready(&peer, &handled)?;
     let from = now_ns()?;
     let files = asked.files.next_multiple_of(100);
-    peer::produce(&peer, files, asked.ahead, || Ok(handled()? - probes))?;
+    let waited = peer::produce(&peer, files, asked.ahead, || Ok(handled()? - probes))?;
     let all = peer.until(Duration::from_secs(60), || Ok(handled()? >= files + probes))?;
     let took = (now_ns()? - from) as f64 / 1e9;
     let (main, workers, others) = peer.usage(&own, "__worker");
@@ -150,6 +152,7 @@ fn one(asked: &Asked, name: &str) -> Res<Sample> {
     let per_file = |ns: u64| ns as f64 / 1e3 / files as f64;
     Ok(Sample {
         rate: counts.len() as f64 / took,
+        waited: waited / took * 100.0,
         lost: files - counts.len().min(files),
         twice: counts.values().filter(|count| **count > 1).count(),
         concluded,
