@@ -1,10 +1,11 @@
 //! Which job next: ready jobs of one watch in order, and so many at a time for each key where that is bounded.
 
 use super::ids::JobId;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A job's rank: those that were begun before first, then what `order` says, then the order of settling.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rank {
     /// No attempt was begun: a late lower name never overtakes a started one.
     pub fresh: bool,
@@ -12,6 +13,25 @@ pub struct Rank {
     pub by: Box<[u8]>,
     /// The job.
     pub job: JobId,
+}
+
+impl Ord for Rank {
+    fn cmp(&self, other: &Rank) -> Ordering {
+        let by = || match (&*self.by, &*other.by) {
+            // By far the most there are; comparing nothing with nothing is a call each time.
+            ([], []) => Ordering::Equal,
+            (one, another) => one.cmp(another),
+        };
+        (self.fresh.cmp(&other.fresh))
+            .then_with(by)
+            .then_with(|| self.job.cmp(&other.job))
+    }
+}
+
+impl PartialOrd for Rank {
+    fn partial_cmp(&self, other: &Rank) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 #[derive(Debug, Default)]
