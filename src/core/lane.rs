@@ -16,8 +16,9 @@ const BINDS_MAX: usize = 16;
 /// Probes in flight for one scout.
 const PROBES_MAX: usize = 512;
 /// Looks at jobs' files in flight for one scout, besides the probes: a job that waits for its look leaves its place to
-/// the next, so that `concurrency` does not bound them.
-const LOOKS_MAX: usize = 32;
+/// the next, so that `concurrency` does not bound them. As many as a worker's window usually has: with fewer, that many
+/// go to a worker with each flush of the journal.
+const LOOKS_MAX: usize = 256;
 
 /// One mount.
 #[derive(Debug, Default)]
