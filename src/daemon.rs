@@ -105,6 +105,7 @@ impl Daemon {
     fn turn(&mut self) -> Result<Option<ExitCode>, Fatal> {
         // 1. Sleep until something is ready or due; then read the clocks, once.
         self.sleep()?;
+        self.log.gather();
         // 2. Drain what is ready, each source to its budget.
         let inputs = self.drain()?;
         // 3. The core decides.

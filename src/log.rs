@@ -41,6 +41,8 @@ struct Waiting {
     bytes: Vec<u8>,
     /// How many of them are written.
     written: usize,
+    /// How many lines they are.
+    lines: usize,
     /// 0 for a line; for a note of dropped lines, how many it tells of.
     tells_of: u64,
 }
@@ -52,6 +54,8 @@ pub struct Log {
     target: Target,
     queue: VecDeque<Waiting>,
     queued_bytes: usize,
+    /// Lines are written together, by [`Log::flush`].
+    gathers: bool,
     /// Dropped and not yet said.
     untold: u64,
     dropped: u64,
@@ -82,6 +86,7 @@ impl Log {
             target: Target::open(to, places).map_err(OpenError)?,
             queue: VecDeque::new(),
             queued_bytes: 0,
+            gathers: false,
             untold: 0,
             dropped: 0,
             torn: false,
@@ -99,6 +104,12 @@ impl Log {
     /// Whether a line of this level is written; saves making it where not.
     pub fn enabled(&self, level: Level) -> bool {
         level <= self.level
+    }
+
+    /// Until the next [`Log::flush`] lines may be kept, so that many go out with one call where the target takes that. To
+    /// be called only where that flush is sure to come.
+    pub fn gather(&mut self) {
+        self.gathers = self.target.joins() > 0;
     }
 
     /// Writes a line, or keeps it, or counts it. Control characters and bytes that are not UTF-8 are
@@ -120,14 +131,23 @@ impl Log {
             }
             self.push(bytes, 0);
         }
+        if !self.gathers || self.queued_bytes >= self.target.joins() {
+            self.write_or_wait();
+        }
+    }
+
+    fn write_or_wait(&mut self) {
         if !self.write() && self.retry_at.is_none() {
             self.retry_at = Some(clock::boottime().after(self.wait));
         }
     }
 
-    /// Tries again what waits, if it is time to ([`Log::wants_wakeup`]); costs nothing if not. At the end of the
-    /// process call it with the end of time.
+    /// Writes what was gathered, and tries again what waits, if it is time to ([`Log::wants_wakeup`]); costs nothing if
+    /// not. At the end of the process call it with the end of time.
     pub fn flush(&mut self, now: Mono) {
+        if std::mem::take(&mut self.gathers) && self.queued_bytes > 0 && self.retry_at.is_none() {
+            self.write_or_wait();
+        }
         if self.retry_at.is_none_or(|at| now < at) {
             return;
         }
@@ -151,7 +171,7 @@ impl Log {
 
     /// Records that wait.
     pub fn pending(&self) -> usize {
-        self.queue.len()
+        self.queue.iter().map(|waiting| waiting.lines).sum()
     }
 
     /// Lines dropped since the start, those included whose loss was told.
@@ -179,9 +199,20 @@ impl Log {
 
     fn push(&mut self, bytes: Vec<u8>, tells_of: u64) {
         self.queued_bytes += bytes.len();
+        let joins = self.target.joins();
+        if self.gathers
+            && let Some(last) = self.queue.back_mut()
+            && (last.tells_of, tells_of, last.written) == (0, 0, 0)
+            && last.bytes.len() + bytes.len() <= joins
+        {
+            last.bytes.extend_from_slice(&bytes);
+            last.lines += 1;
+            return;
+        }
         self.queue.push_back(Waiting {
             bytes,
             written: 0,
+            lines: 1,
             tells_of,
         });
     }
@@ -217,9 +248,10 @@ impl Log {
                 Sent::Never => {
                     self.failing = true;
                     // The lines that a note tells of are in the total already, but still to be told.
-                    self.untold = self.untold.saturating_add(front.tells_of.max(1));
+                    let lines = front.lines as u64;
+                    self.untold = self.untold.saturating_add(front.tells_of.max(lines));
                     if front.tells_of == 0 {
-                        self.dropped = self.dropped.saturating_add(1);
+                        self.dropped = self.dropped.saturating_add(lines);
                     }
                 }
             }

@@ -94,6 +94,15 @@ impl Target {
         }
     }
 
+    /// How many bytes of whole lines may go out together; 0 where each line is a datagram of its own.
+    pub(super) fn joins(&self) -> usize {
+        match self {
+            // No more than that is sure to be written in one piece (pipe(7)).
+            Target::Stderr(_) => libc::PIPE_BUF,
+            Target::Journald(_) | Target::Syslog(_) => 0,
+        }
+    }
+
     pub(super) fn send(&mut self, bytes: &[u8]) -> Sent {
         match self {
             Target::Stderr(stderr) => stderr.send(bytes),

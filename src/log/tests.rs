@@ -248,6 +248,73 @@ fn a_file_keeps_what_others_wrote_to_it() {
 }
 
 #[test]
+fn what_is_gathered_comes_with_the_flush_in_order_and_in_few_pieces() {
+    use nix::errno::Errno;
+    use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
+    use std::os::fd::AsRawFd;
+    // Keeps what was written apart.
+    let (reader, writer) = socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_NONBLOCK,
+    )
+    .unwrap();
+    let mut log = Log::open_at(LogTo::Stderr, Level::Info, &places(writer)).unwrap();
+    let receive = || {
+        let mut piece = vec![0; 64 * 1024];
+        recv(reader.as_raw_fd(), &mut piece, MsgFlags::empty())
+            .map(|read| String::from_utf8(piece[..read].to_vec()).unwrap())
+    };
+    log.gather();
+    log.line(Level::Info, &numbered(0));
+    log.line(Level::Info, &numbered(1));
+    assert_eq!((log.pending(), receive()), (2, Err(Errno::EAGAIN)));
+    log.flush(Mono(0));
+    let both = receive().unwrap();
+    assert_eq!(told(&both), [Ok(0), Ok(1)]);
+    assert_eq!((log.pending(), receive()), (0, Err(Errno::EAGAIN)));
+    // The flush ended it.
+    log.line(Level::Info, &numbered(2));
+    assert_eq!(told(&receive().unwrap()), [Ok(2)]);
+
+    log.gather();
+    for number in 0..300 {
+        log.line(Level::Info, &numbered(number));
+    }
+    assert!(log.pending() < 300, "it keeps no more than a piece");
+    log.flush(Mono(0));
+    let (mut all, mut pieces) = (String::new(), 0);
+    while let Ok(piece) = receive() {
+        assert!(piece.len() <= libc::PIPE_BUF && piece.ends_with('\n'));
+        all.push_str(&piece);
+        pieces += 1;
+    }
+    assert_eq!(told(&all), (0..300).map(Ok).collect::<Vec<_>>());
+    assert!(
+        pieces * libc::PIPE_BUF < 2 * all.len() + libc::PIPE_BUF,
+        "{pieces} pieces"
+    );
+}
+
+#[test]
+fn gathered_lines_that_are_refused_are_counted_each() {
+    let (reader, writer) = pipe();
+    let mut log = Log::open_at(LogTo::Stderr, Level::Info, &places(writer)).unwrap();
+    drop(reader);
+    log.gather();
+    for number in 0..10 {
+        log.line(Level::Info, &numbered(number));
+    }
+    assert_eq!((log.dropped(), log.pending()), (0, 10));
+    log.flush(Mono(0));
+    assert_eq!(
+        (log.dropped(), log.pending(), log.wants_wakeup()),
+        (10, 0, None)
+    );
+}
+
+#[test]
 fn tries_again_after_growing_waits_and_at_once_when_things_move() {
     let (mut reader, writer) = pipe();
     let mut log = Log::open_at(LogTo::Stderr, Level::Info, &places(writer)).unwrap();
