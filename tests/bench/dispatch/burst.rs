@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 pub(crate) fn run(asked: &Asked) -> Res<()> {
     let mut peer = Peer::new(asked, "burst", false)?;
-    let other = peer.work.join("other");
+    // On the same mount: what is asked of it waits in the same scout's line.
+    let other = peer.root.with_file_name("other");
     fs::create_dir(&other)?;
     let mut results = Results::create(&peer.work.join("results"))?;
     let ledger = peer.work.join("ledger");
