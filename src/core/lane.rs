@@ -19,6 +19,10 @@ const PROBES_MAX: usize = 512;
 /// the next, so that `concurrency` does not bound them. As many as a worker's window usually has: with fewer, that many
 /// go to a worker with each flush of the journal.
 const LOOKS_MAX: usize = 256;
+/// So many looks there may be beside any number of probes.
+const LOOKS_BESIDE: usize = 32;
+/// Both together.
+const ASKED_MAX: usize = PROBES_MAX + LOOKS_BESIDE;
 
 /// One mount.
 #[derive(Debug, Default)]
@@ -34,6 +38,17 @@ pub(super) struct Lane {
     looks_asked: usize,
     /// Its scout does not answer.
     pub silent: bool,
+}
+
+impl Lane {
+    fn has_room_for_look(&self) -> bool {
+        self.looks_asked < LOOKS_BESIDE
+            || (self.looks_asked < LOOKS_MAX && self.looks_asked + self.probes_asked < ASKED_MAX)
+    }
+
+    fn has_room_for_probe(&self) -> bool {
+        self.probes_asked < PROBES_MAX && self.looks_asked + self.probes_asked < ASKED_MAX
+    }
 }
 
 impl Core {
@@ -72,7 +87,7 @@ impl Core {
     /// Takes a place for a look, if there is one; else the job waits for it.
     pub(super) fn may_look(&mut self, lane: MountId, job: JobId) -> bool {
         let lane = self.lane(lane);
-        let free = lane.looks_asked < LOOKS_MAX;
+        let free = lane.has_room_for_look();
         if free {
             lane.looks_asked += 1;
         } else {
@@ -89,8 +104,8 @@ impl Core {
             .filter(|(_, lane)| {
                 !lane.silent
                     && ((!lane.binds.is_empty() && lane.binds_asked < BINDS_MAX)
-                        || (!lane.looks.is_empty() && lane.looks_asked < LOOKS_MAX)
-                        || (!lane.probes.is_empty() && lane.probes_asked < PROBES_MAX))
+                        || (!lane.looks.is_empty() && lane.has_room_for_look())
+                        || (!lane.probes.is_empty() && lane.has_room_for_probe()))
             })
             .map(|(mount, _)| *mount)
             .collect();
@@ -101,13 +116,13 @@ impl Core {
                 };
                 self.ask_bind(mount, dir);
             }
-            while self.lane(mount).looks_asked < LOOKS_MAX {
+            while self.lane(mount).has_room_for_look() {
                 let Some(job) = self.lane(mount).looks.pop_front() else {
                     break;
                 };
                 self.ask_look(job);
             }
-            while self.lane(mount).probes_asked < PROBES_MAX {
+            while self.lane(mount).has_room_for_probe() {
                 let Some(key) = self.lane(mount).probes.pop_front() else {
                     break;
                 };
