@@ -414,3 +414,38 @@ fn every_file_of_many_small_batches_is_done_once() {
             .all(|files| (1..=50).contains(files))
     );
 }
+
+#[test]
+fn the_daemon_killed_again_and_again_loses_no_file_of_a_batch() {
+    const FILES: usize = 600;
+    let bed = Bed::new();
+    for number in 0..FILES {
+        put(&bed, format!("f{number:03}"), "x");
+    }
+    put(&bed, "poison", "x");
+    let run = kit::shell_key(&bed, &each_file("exit $bad"), &["{path}"]);
+    kit::configure(
+        &bed,
+        &run,
+        "attempts = 2\nconcurrency = 2\nbatch = { max = 7, wait = \"10ms\", split = true }",
+    );
+    for target in [50, 150, 250, 350, 450] {
+        let mut daemon = kit::start(&bed);
+        crate::bed::until_in(SLOW, "progress", || times(&bed).len() >= target);
+        daemon.kill();
+    }
+    let _daemon = kit::start(&bed);
+    let jobs = wait_concluded(&bed, FILES + 1);
+    for job in &jobs {
+        let expected = if job.name == "poison" { "dead" } else { "done" };
+        assert_eq!(job.outcome(), Some(expected), "{job:?}");
+        let counted = job.ended.iter().filter(|(_, _, counted)| *counted > 0);
+        assert_eq!(
+            counted.count(),
+            usize::from(job.name == "poison"),
+            "{job:?}"
+        );
+    }
+    let repeated = times(&bed).values().filter(|times| **times > 1).count();
+    assert!(repeated <= 5 * 14 + 7, "{repeated} were given out again");
+}

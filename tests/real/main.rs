@@ -21,4 +21,5 @@ mod poisoned;
 mod replace;
 mod setup;
 mod triggers;
+mod worker_lives;
 mod workers;

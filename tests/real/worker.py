@@ -20,7 +20,12 @@ pid = os.getpid()
 
 def note(*what):
     line = " ".join(str(word) for word in what) + "\n"
-    file = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    # It is made with the first line: at the end of a test nothing is made in a directory that goes away.
+    made = os.O_CREAT if what[0] == "start" else 0
+    try:
+        file = os.open(ledger, os.O_WRONLY | os.O_APPEND | made, 0o644)
+    except FileNotFoundError:
+        os._exit(0)
     os.write(file, line.encode())
     os.close(file)
 
