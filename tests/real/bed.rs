@@ -71,15 +71,20 @@ fn unhex(text: &str) -> PathBuf {
 
 /// The recorder's binary; built if `cargo test` was told to build this test only and it is missing or old.
 pub fn recorder() -> PathBuf {
+    example("recorder", "tests/real/recorder.rs")
+}
+
+/// The same of another example.
+pub fn example(name: &str, source: &str) -> PathBuf {
     let mut path = std::env::current_exe().expect("a path of the test itself");
     path.pop();
     path.pop();
-    let path = path.join("examples/recorder");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real/recorder.rs");
+    let path = path.join("examples").join(name);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
     let made = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified()).ok();
     if made(&path) < made(&source) {
         let status = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--example", "recorder"])
+            .args(["build", "--quiet", "--example", name])
             .status()
             .expect("cargo");
         assert!(status.success());
