@@ -287,9 +287,9 @@ impl Core {
         };
         match job.phase {
             Phase::Ready if !job.replayed => self.enqueue(id),
-            Phase::Ready if job.begun == 0 => {}
             Phase::Disposing { .. } => {}
-            // Begun, and not over: it keeps its key.
+            // Begun, and not over: it keeps its key. So does one that only waits for the first scan: what that finds
+            // comes behind it.
             Phase::Ready
             | Phase::Backoff
             | Phase::Halted

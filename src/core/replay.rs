@@ -417,7 +417,7 @@ impl Core {
         }
         let ids: Vec<JobId> = self.jobs.keys().copied().collect();
         for id in ids {
-            // All are marked as replayed: those that were begun keep their keys, none is offered yet.
+            // All are marked as replayed: they keep their keys, none is offered yet.
             self.requeue_job(id);
         }
     }
