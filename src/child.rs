@@ -71,7 +71,7 @@ pub struct Line<'a> {
 pub enum Happening<'a> {
     /// A child said something.
     Line(Line<'a>),
-    /// A worker said a line to the daemon: always [`Input::WorkerLine`].
+    /// A worker said a line to the daemon, or will take or say no more: [`Input::WorkerLine`], [`Input::WorkerDeaf`].
     Worker(Input),
     /// A run ended: always [`Input::Ended`], after the last of its lines of either kind.
     Ended(Input),
@@ -143,6 +143,8 @@ pub struct Children {
     due: VecDeque<usize>,
     /// Places of workers that were fed since the last [`Children::flush`].
     fed: Vec<usize>,
+    /// Workers that were found to have closed their standard input.
+    deaf: VecDeque<RunId>,
     /// Ends of runs that never had a place.
     stillborn: VecDeque<(RunId, ChildEnd)>,
     scouts: VecDeque<ScoutMade>,
@@ -169,6 +171,7 @@ impl Children {
             runs: BTreeMap::new(),
             due: VecDeque::new(),
             fed: Vec::new(),
+            deaf: VecDeque::new(),
             stillborn: VecDeque::new(),
             scouts: VecDeque::new(),
             slots,
@@ -410,6 +413,9 @@ impl Children {
             let output = Vec::new();
             tell(Happening::Ended(Input::Ended { run, end, output }));
         }
+        while let Some(run) = self.deaf.pop_front() {
+            tell(Happening::Worker(Input::WorkerDeaf { run }));
+        }
         let (mut bytes, mut lines) = (0, 0);
         while bytes < TURN_BYTES && lines < TURN_LINES {
             let Some(place) = self.due.pop_front() else {
@@ -453,6 +459,7 @@ impl Children {
     pub fn has_due(&self) -> bool {
         !(self.due.is_empty()
             && self.scouts.is_empty()
+            && self.deaf.is_empty()
             && self.stillborn.is_empty()
             && self.troubles.is_empty())
     }

@@ -60,15 +60,18 @@ impl Children {
     }
 
     pub(super) fn flush_feed(&mut self, place: usize) -> io::Result<()> {
-        match self.places.get_mut(place).and_then(Option::as_mut) {
-            Some(Child {
-                worker: Some(worker),
-                ..
-            }) => worker
+        if let Some(Child {
+            worker: Some(worker),
+            labels,
+            ..
+        }) = self.places.get_mut(place).and_then(Option::as_mut)
+            && !worker
                 .feed
-                .flush(&self.registry, Token(TOKENS_FEED | place)),
-            _ => Ok(()),
+                .flush(&self.registry, Token(TOKENS_FEED | place))?
+        {
+            self.deaf.push_back(labels.run);
         }
+        Ok(())
     }
 }
 
@@ -84,10 +87,16 @@ impl Child {
             return (false, 0, 0);
         };
         let run = self.labels.run;
-        worker.hear(self.end.is_some(), budget, buffer, &mut |line| {
+        let ended = self.end.is_some();
+        let spoke = worker.lines.pipe.is_some();
+        let heard = worker.hear(ended, budget, buffer, &mut |line| {
             let line = line.map(<[u8]>::to_vec);
             tell(Happening::Worker(Input::WorkerLine { run, line }));
-        })
+        });
+        if spoke && worker.lines.pipe.is_none() && !ended {
+            tell(Happening::Worker(Input::WorkerDeaf { run }));
+        }
+        heard
     }
 }
 
@@ -185,13 +194,14 @@ impl Feed {
         !self.waits
     }
 
-    /// Writes what there is room for; [`Feed::flush`] is to be called again when `token` is ready.
+    /// Writes what there is room for; [`Feed::flush`] is to be called again when `token` is ready. `false`: the worker
+    /// has just been found to have closed its standard input, and is not fed any more.
     ///
     /// # Errors
-    /// Those of epoll_ctl(2). A worker that has closed its standard input is none: it is not fed any more.
-    pub(super) fn flush(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+    /// Those of epoll_ctl(2).
+    pub(super) fn flush(&mut self, registry: &Registry, token: Token) -> io::Result<bool> {
         let Some(pipe) = &self.pipe else {
-            return Ok(());
+            return Ok(true);
         };
         let full = loop {
             let rest = self.queue.get(self.sent..).unwrap_or_default();
@@ -205,7 +215,7 @@ impl Feed {
                 // EPIPE, and no SIGPIPE: Rust's runtime ignores that.
                 Err(_) => {
                     self.drop_all();
-                    return Ok(());
+                    return Ok(false);
                 }
             }
         };
@@ -232,7 +242,7 @@ impl Feed {
             self.queue.clear();
             self.queue.shrink_to(KEPT_BYTES);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Closes the pipe at once.

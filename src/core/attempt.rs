@@ -46,12 +46,13 @@ impl Core {
     }
 
     fn dispatch_one(&mut self, index: usize) -> bool {
+        if self.watches[index].queue.is_empty() {
+            // What was waiting for others is not any more, for whatever reason.
+            self.watches[index].batch_since = None;
+            return false;
+        }
         let watch = &self.watches[index];
-        if !watch.active
-            || watch.queue.is_empty()
-            || watch.state != Root::Bound
-            || watch.is_halted()
-        {
+        if !watch.active || watch.state != Root::Bound || watch.is_halted() {
             return false;
         }
         let is_worker = matches!(watch.plan.action, Action::Worker(_));

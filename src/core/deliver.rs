@@ -23,6 +23,7 @@ impl Core {
             let process = Rc::clone(&plan.process);
             let watch = plan.name.clone();
             let (run, slot) = self.add_run(Kind::Sweep, index as u32, Vec::new());
+            self.sweeps += 1;
             let argv = delivery::SweepOrder {
                 dir: to,
                 journal: format!("{:08x}", self.journal),

@@ -17,6 +17,11 @@ const EX_DATAERR: i32 = 65;
 const EX_TEMPFAIL: i32 = 75;
 /// Wait before an attempt that could not begin through no fault of the job is tried again.
 const NOT_COUNTED_WAIT: Duration = Duration::from_millis(500);
+/// The longest such wait, where the reason is the machine or the configuration, which are as they are for a while.
+const NOT_STARTED_WAIT: Duration = Duration::from_secs(60);
+/// flock(2): the slot that was to be taken is held by what an earlier attempt left behind; the next one may be free.
+const EWOULDBLOCK: i32 = 11;
+
 /// What an attempt's end means for its job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -145,6 +150,12 @@ impl Core {
             self.conclude(id, Outcome::Gone, Some(end), output);
             return;
         }
+        let slot_held = AttemptEnd::NotStarted {
+            step: StartStep::Setup as u8,
+            errno: EWOULDBLOCK,
+        };
+        let could_not_start =
+            !counts && end != slot_held && matches!(end, AttemptEnd::NotStarted { errno: 1.., .. });
         job.cut_short = matches!(end, AttemptEnd::CutShort | AttemptEnd::Together);
         job.alone |= end == AttemptEnd::Together;
         let wait = match end {
@@ -154,16 +165,21 @@ impl Core {
                     .first
                     .saturating_mul(1 << (job.counted - 1).min(30))
                     .min(backoff.max);
-                after.map_or_else(
-                    || jittered(doubled, id, job.counted),
-                    |after| after.min(backoff.max),
-                )
+                // What a worker asks for it knows better.
+                after.unwrap_or_else(|| jittered(doubled, id, job.counted))
             }
             // Because of another one, which will not be there.
             AttemptEnd::Together | AttemptEnd::NotStarted { errno: 0, .. } => Duration::ZERO,
+            _ if could_not_start => {
+                let before = job.begun.saturating_sub(job.counted + 1);
+                NOT_COUNTED_WAIT
+                    .saturating_mul(1 << before.min(20))
+                    .min(NOT_STARTED_WAIT)
+            }
             _ => NOT_COUNTED_WAIT,
         };
         job.not_before = self.now.wall.after(wait);
+        job.asked = after.unwrap_or_default();
         job.phase = Phase::Backoff;
         let (attempt, counted, not_before) = (job.begun, job.counted, job.not_before);
         self.append(Record::Ended {
@@ -175,7 +191,10 @@ impl Core {
             output,
         });
         self.timers.set(Timer::Retry(id), self.now.mono.after(wait));
-        let level = if counts { Level::Warning } else { Level::Info };
+        let level = match counts || could_not_start {
+            true => Level::Warning,
+            false => Level::Info,
+        };
         self.log_job(level, id, || {
             format!(
                 "attempt {attempt}: {}; again in {:.1} s",

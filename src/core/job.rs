@@ -90,6 +90,8 @@ pub struct Job {
     pub alone: bool,
     /// Not before (durable).
     pub not_before: Wall,
+    /// How long a wait its worker asked for, or, from the journal, what was left of that.
+    pub asked: Duration,
     /// See [`Phase`].
     pub phase: Phase,
     /// How it was concluded, once it is.
@@ -147,6 +149,7 @@ impl Core {
             slot: 0,
             alone: false,
             not_before: Wall(0),
+            asked: Duration::ZERO,
             phase: Phase::Ready,
             outcome: None,
             replayed: false,

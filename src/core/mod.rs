@@ -123,6 +123,8 @@ pub struct Core {
     renamed: Option<Mono>,
     /// Workers that have something to be handed over at the end of the turn.
     to_feed: BTreeSet<RunId>,
+    /// Those of `runs` that look for what deliveries left.
+    sweeps: usize,
     slots: Slots,
     orphans: BTreeMap<u32, Orphan>,
     asks: BTreeMap<AskId, Asked>,
@@ -173,6 +175,7 @@ impl Core {
             workers: BTreeMap::new(),
             renamed: None,
             to_feed: BTreeSet::new(),
+            sweeps: 0,
             slots: Slots::default(),
             orphans: BTreeMap::new(),
             asks: BTreeMap::new(),
@@ -230,6 +233,7 @@ impl Core {
             Input::Answer(ask, answer) => self.answer(ask, answer),
             Input::Ended { run, end, output } => self.ended(run, end, output),
             Input::WorkerLine { run, line } => self.worker_said(run, line),
+            Input::WorkerDeaf { run } => self.worker_deaf(run),
             Input::Slot { slot, taken } => self.slot_answered(slot, taken),
             Input::Mounts(mounts) => self.mounts_changed(mounts),
             Input::MountSilent(mount, silent) => self.mount_silent(mount, silent),

@@ -4,6 +4,7 @@ use super::files::FileKey;
 use super::ids::{DirId, JobId};
 use super::job::Phase;
 use super::settle::Waits;
+use super::time::Mono;
 use super::timers::Timer;
 use super::tree::Bind;
 use super::watch::{Root, Watch};
@@ -63,6 +64,7 @@ impl Core {
             line.text = format!("stopping: {running} running, nothing new is started");
         });
         self.dismiss_all_workers();
+        self.end_sweeps();
         self.timers
             .set(Timer::Drain, self.now.mono.after(self.daemon.drain));
     }
@@ -105,7 +107,9 @@ impl Core {
     }
 
     pub(super) fn check_drained(&mut self) {
-        if matches!(self.mode, Mode::Running | Mode::Stopped) || !self.runs.is_empty() {
+        // What looks for leftovers may hang where it looks: nothing is lost with it.
+        let busy = self.runs.len() > self.sweeps;
+        if matches!(self.mode, Mode::Running | Mode::Stopped) || busy {
             return;
         }
         let disposing = self.mode <= Mode::Draining
@@ -224,6 +228,10 @@ impl Core {
             state.plan.recursive != plan.recursive || state.plan.observe != plan.observe;
         let renamed = state.plan.name != plan.name;
         state.queue = Queue::new(plan.per_key());
+        if state.plan.rate != plan.rate {
+            // What the old one made wait need not wait for the new one.
+            state.next_start = Mono::default();
+        }
         let workers = is_same_worker(&state.plan, &plan);
         state.plan = plan;
         state.active = true;

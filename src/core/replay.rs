@@ -114,6 +114,10 @@ impl Core {
                     job.slot = 0;
                     job.counted = counted;
                     job.not_before = not_before;
+                    job.asked = match end {
+                        AttemptEnd::AskedRetry => not_before.since(at),
+                        _ => Duration::ZERO,
+                    };
                     job.phase = Phase::Backoff;
                 }
             }
@@ -301,6 +305,7 @@ impl Core {
                 slot: 0,
                 alone: false,
                 not_before: Wall(0),
+                asked: Duration::ZERO,
                 phase: Phase::Ready,
                 outcome: None,
                 replayed: true,
@@ -422,7 +427,7 @@ impl Core {
         }
     }
 
-    /// What is left of a job's wait, and never more than the longest that the plan allows.
+    /// What is left of a job's wait, and never more than the longest that the plan allows, or than its worker asked for.
     fn left_of(&self, job: &Job) -> Duration {
         let longest = self
             .watches
@@ -430,7 +435,7 @@ impl Core {
             .map_or(Duration::ZERO, |watch| watch.plan.backoff.max);
         job.not_before
             .since(self.now.wall)
-            .min(longest + longest / 4)
+            .min((longest + longest / 4).max(job.asked))
     }
 
     /// Gives a watch its number in the journal.
@@ -673,6 +678,7 @@ fn job_records(id: JobId, job: &Job, slot: u32) -> Vec<Record> {
         let last = match (job.cut_short, job.alone) {
             (true, true) => None,
             (true, false) => Some(AttemptEnd::CutShort),
+            (false, _) if !job.asked.is_zero() => Some(AttemptEnd::AskedRetry),
             (false, _) => Some(AttemptEnd::NotTheFile),
         };
         records.extend(together.into_iter().chain(last).map(|end| Record::Ended {

@@ -99,9 +99,9 @@ impl Core {
         (run, slot)
     }
 
-    /// Children that end with their attempts.
+    /// Children that end with their attempts. What takes leftovers away from a target that hangs takes no attempt's place.
     pub(super) fn children_running(&self) -> usize {
-        self.runs.len() - self.workers.len()
+        self.runs.len() - self.workers.len() - self.sweeps
     }
 
     /// Jobs whose attempts are being made.
@@ -113,13 +113,13 @@ impl Core {
 
     /// A process's time is up, or the next step of its kill ladder is due.
     pub(super) fn kill_due(&mut self, id: RunId) {
-        let Some(run) = self.runs.get_mut(&id) else {
-            return;
-        };
-        if run.sent == 0 {
-            run.timed_out = self.mode == Mode::Running || self.mode == Mode::Draining;
+        if self.runs.get(&id).is_some_and(|run| run.sent == 0) {
+            let deaf = self.is_deaf(id);
+            if let Some(run) = self.runs.get_mut(&id) {
+                run.timed_out = self.mode <= Mode::Draining && !deaf;
+            }
             self.end_run(id);
-        } else {
+        } else if let Some(run) = self.runs.get_mut(&id) {
             run.sent = SIGKILL;
             self.out.push(Effect::Kill(id, SIGKILL));
         }
@@ -150,7 +150,10 @@ impl Core {
         match run.kind {
             Kind::Child => self.child_ended(run, end, output),
             Kind::Worker => self.worker_ended(id, &run, end, output),
-            Kind::Sweep => self.sweep_ended(&run, end, &output),
+            Kind::Sweep => {
+                self.sweeps -= 1;
+                self.sweep_ended(&run, end, &output);
+            }
         }
     }
 
@@ -182,6 +185,9 @@ impl Core {
         let mut output = Some(output);
         for (number, id) in run.jobs.iter().enumerate() {
             let end = match of {
+                // Where one is another file by now, others may be, too: all are looked at, so that it does not take a start
+                // for each to find out.
+                Some(_) if many && end == AttemptEnd::NotTheFile => end,
                 // It was because of another one: this one did nothing wrong, and nothing was run.
                 Some(file) if many && file as usize != number => AttemptEnd::NotStarted {
                     step: StartStep::Setup as u8,
@@ -195,8 +201,21 @@ impl Core {
         }
     }
 
+    /// The daemon stops: what looks for leftovers does so at the next start.
+    pub(super) fn end_sweeps(&mut self) {
+        let sweeps: Vec<RunId> = self
+            .runs
+            .iter()
+            .filter(|(_, run)| run.kind == Kind::Sweep)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in sweeps {
+            self.end_run(id);
+        }
+    }
+
     fn sweep_ended(&mut self, run: &Run, end: ChildEnd, output: &[u8]) {
-        if end == ChildEnd::Exit(0) {
+        if end == ChildEnd::Exit(0) || run.sent != 0 {
             return;
         }
         let said = String::from_utf8_lossy(output).trim_end().to_owned();

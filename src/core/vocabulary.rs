@@ -135,6 +135,12 @@ pub enum Input {
         /// What.
         line: Option<Vec<u8>>,
     },
+    /// A worker has closed its standard input, which is found when it is written to, or its standard output: what it is
+    /// fed comes to nothing. Its end may follow at once.
+    WorkerDeaf {
+        /// Which.
+        run: RunId,
+    },
     /// Whether a process of the attempt that had this slot is still there.
     Slot {
         /// Which.

@@ -35,6 +35,8 @@ pub(super) struct Worker {
     starting: bool,
     /// Nothing more is handed to it.
     ending: bool,
+    /// It has closed its standard input or output: what it does not answer soon it will not answer.
+    deaf: bool,
     /// It has answered, or said that it is ready.
     pub(super) proved: bool,
     /// It has a job that is to be alone with it.
@@ -136,14 +138,14 @@ impl Core {
         if posts.len() < plan.workers as usize {
             posts.resize(plan.workers as usize, Post::default());
         }
+        let mut next: Option<Mono> = None;
         for place in 0..plan.workers as usize {
             let post = self.watches[index].posts[place];
             if post.run.is_some() {
                 continue;
             }
             if post.not_before > self.now.mono {
-                self.timers
-                    .set(Timer::Dispatch(index as u32), post.not_before);
+                next = Some(next.map_or(post.not_before, |next| next.min(post.not_before)));
                 continue;
             }
             let (run, slot) = self.add_run(Kind::Worker, index as u32, Vec::new());
@@ -160,6 +162,9 @@ impl Core {
             }
             let order = self.worker_order(index, run, slot, plan);
             self.out.push(Effect::Spawn(Box::new(order)));
+        }
+        if let Some(next) = next {
+            self.timers.set(Timer::Dispatch(index as u32), next);
         }
     }
 
@@ -210,9 +215,11 @@ impl Core {
         match self.workers.get_mut(&run) {
             // Whether it may still be given anything is seen at the end of the turn.
             Some(worker) => {
-                worker.looking.remove(&id);
-                worker.pending.push(id);
-                self.to_feed.insert(run);
+                // Two looks may be under way: one of them counts.
+                if worker.looking.remove(&id) {
+                    worker.pending.push(id);
+                    self.to_feed.insert(run);
+                }
             }
             None => self.enqueue(id),
         }
@@ -300,7 +307,13 @@ impl Core {
         };
         let idle = worker.jobs.is_empty();
         worker.jobs.extend(handed);
-        if idle && let Some(timeout) = timeout {
+        if worker.load() == 0 {
+            worker.alone = false;
+        }
+        if idle
+            && !worker.jobs.is_empty()
+            && let Some(timeout) = timeout
+        {
             self.timers
                 .set(Timer::Kill(run), self.now.mono.after(timeout));
         }
@@ -383,7 +396,9 @@ impl Core {
         };
         let was = std::mem::replace(&mut worker.starting, false);
         worker.proved = true;
-        if was && self.runs.get(&run).is_some_and(|run| run.sent == 0) {
+        // One that was told to end has another time for that.
+        let counts = was && !worker.ending;
+        if counts && self.runs.get(&run).is_some_and(|run| run.sent == 0) {
             self.timers.clear(Timer::Kill(run));
         }
     }
@@ -395,6 +410,7 @@ impl Core {
             mut message,
         } = answers;
         message.truncate(MESSAGE_MAX);
+        let mut any = false;
         for named in jobs {
             let id = match &named {
                 Named::Job { journal, job } if *journal == self.journal => Some(*job),
@@ -414,6 +430,7 @@ impl Core {
                 worker.jobs.remove(position);
                 worker.proved = true;
             }
+            any = true;
             if let Some(job) = self.jobs.get_mut(&id) {
                 job.ran = self.now.mono.since(job.handed);
             }
@@ -424,7 +441,37 @@ impl Core {
             };
             self.attempt_over(id, end, message.clone(), after);
         }
-        self.after_answer(run);
+        // What answers none of its jobs gives it no more time, for those or for being ready.
+        if any {
+            self.after_answer(run);
+        }
+    }
+
+    /// A worker can be told nothing more, or can say nothing more. It may be about to end.
+    pub(super) fn worker_deaf(&mut self, run: RunId) {
+        let Some(worker) = self.workers.get_mut(&run) else {
+            return;
+        };
+        worker.ending = true;
+        if std::mem::replace(&mut worker.deaf, true) {
+            return;
+        }
+        let kill_after = self.kill_after(run);
+        if self.runs.get(&run).is_some_and(|run| run.sent == 0) {
+            self.timers
+                .set(Timer::Kill(run), self.now.mono.after(kill_after));
+        }
+    }
+
+    /// Whether a worker is ended because it is deaf or mute; says so.
+    pub(super) fn is_deaf(&mut self, run: RunId) -> bool {
+        let deaf = self.workers.get(&run).is_some_and(|worker| worker.deaf);
+        if deaf {
+            self.log_worker(Level::Warning, run, || {
+                "a worker has closed its standard input or output, and goes on; it is ended".into()
+            });
+        }
+        deaf
     }
 
     /// The worker's time begins anew; one that is to end, and has nothing left, is told so.
@@ -437,13 +484,17 @@ impl Core {
             worker.alone = false;
         }
         let ending = worker.ending || self.mode != Mode::Running;
+        let deaf = worker.deaf;
         let Some(state) = self.runs.get(&run).filter(|run| run.sent == 0) else {
             return;
         };
-        let timeout = self
-            .watches
-            .get(state.watch as usize)
-            .and_then(|watch| watch.plan.timeout);
+        let timeout = match deaf {
+            true => Some(self.kill_after(run)),
+            false => self
+                .watches
+                .get(state.watch as usize)
+                .and_then(|watch| watch.plan.timeout),
+        };
         match timeout {
             Some(timeout) if !idle => self
                 .timers
@@ -463,7 +514,7 @@ impl Core {
             return;
         };
         self.to_feed.remove(&id);
-        let wanted = worker.ending || self.mode != Mode::Running;
+        let wanted = (worker.ending && !worker.deaf) || self.mode != Mode::Running;
         let failed = !worker.proved || !worker.jobs.is_empty() || end != ChildEnd::Exit(0);
         let mut wait = Duration::ZERO;
         if let Some(post) = self
@@ -476,12 +527,10 @@ impl Core {
             if worker.proved {
                 post.failures = 0;
             }
-            if failed && !(worker.ending && run.sent == 0) {
-                post.failures += 1;
-                wait = RESTART_FIRST
-                    .saturating_mul(1 << (post.failures - 1).min(20))
-                    .min(RESTART_LAST);
-            }
+            post.failures = post.failures.saturating_add(1);
+            wait = RESTART_FIRST
+                .saturating_mul(1 << (post.failures - 1).min(20))
+                .min(RESTART_LAST);
             post.not_before = self.now.mono.after(wait);
         }
         let (how, _) = attempt_end(run, end);
@@ -557,14 +606,17 @@ impl Core {
 
     /// Tells a worker to end; one that does not is ended.
     fn close_input(&mut self, run: RunId) {
-        let kill_after = self
-            .runs
-            .get(&run)
-            .and_then(|run| self.watches.get(run.watch as usize))
-            .map_or(Duration::ZERO, |watch| watch.plan.kill_after);
+        let kill_after = self.kill_after(run);
         self.out.push(Effect::CloseInput(run));
         self.timers
             .set(Timer::Kill(run), self.now.mono.after(kill_after));
+    }
+
+    fn kill_after(&self, run: RunId) -> Duration {
+        self.runs
+            .get(&run)
+            .and_then(|run| self.watches.get(run.watch as usize))
+            .map_or(Duration::ZERO, |watch| watch.plan.kill_after)
     }
 
     pub(super) fn log_worker(&mut self, level: Level, run: RunId, text: impl FnOnce() -> String) {

@@ -12,6 +12,7 @@ mod burst;
 mod children;
 mod crash;
 mod deliver;
+mod dispatch_breaks;
 mod keys;
 mod ladder;
 mod operate;

@@ -168,12 +168,12 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "who waits for its retry lets its key go",
         file: "src/core/ends.rs",
-        old: r##"        let level = if counts { Level::Warning } else { Level::Info };"##,
+        old: r##"        let level = match counts || could_not_start {"##,
         new: r##"        if MUTANT {
             self.dequeue(id);
             self.timers.set(Timer::Retry(id), self.now.mono.after(wait));
         }
-        let level = if counts { Level::Warning } else { Level::Info };"##,
+        let level = match counts || could_not_start {"##,
     },
     Mutant {
         name: "a worker answers for another's job",
@@ -203,8 +203,11 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "a worker that hangs is left alone",
         file: "src/core/workers.rs",
-        old: r##"        if idle && let Some(timeout) = timeout {"##,
-        new: r##"        if idle && !MUTANT && let Some(timeout) = timeout {"##,
+        old: r##"            && let Some(timeout) = timeout
+        {"##,
+        new: r##"            && !MUTANT
+            && let Some(timeout) = timeout
+        {"##,
     },
     Mutant {
         name: "a worker is fed before it is ready",
@@ -285,7 +288,8 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "a retry comes before its worker wanted it",
         file: "src/core/ends.rs",
-        old: r##"                    |after| after.min(backoff.max),"##,
-        new: r##"                    |after| if MUTANT { Duration::ZERO } else { after.min(backoff.max) },"##,
+        old: r##"                after.unwrap_or_else(|| jittered(doubled, id, job.counted))"##,
+        new: r##"                let after = if MUTANT { Some(Duration::ZERO) } else { after };
+                after.unwrap_or_else(|| jittered(doubled, id, job.counted))"##,
     },
 ];

@@ -196,8 +196,8 @@ impl Oracle {
                     ledger.failed_known += 1;
                     let backoff = self.watches[ledger.watch].plan.backoff;
                     let wait = backoff.first * (1 << (ledger.failed_known - 1).min(20));
-                    let wait = ledger.after.unwrap_or(wait);
-                    let wait = wait.min(backoff.max).as_nanos() as u64;
+                    // settled-worker(7): "not before so many seconds".
+                    let wait = ledger.after.unwrap_or(wait.min(backoff.max)).as_nanos() as u64;
                     ledger.wait = Some((self.moment.life, self.moment.now + wait));
                 }
                 let text = if *counted != ledger.failed_known || *attempt != ledger.started {

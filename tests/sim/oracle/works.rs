@@ -146,9 +146,8 @@ impl Oracle {
                 }
                 ChildEnd::Exit(status) => vec![each(AttemptEnd::Exit(status))],
                 ChildEnd::Signal(signal) => vec![each(AttemptEnd::Signal(signal))],
-                ChildEnd::NotStarted(NotStarted::NotTheFile, file) => {
-                    vec![of(file, AttemptEnd::NotTheFile)]
-                }
+                // Others of the batch may be other files, too: each is looked at.
+                ChildEnd::NotStarted(NotStarted::NotTheFile, _) => vec![AttemptEnd::NotTheFile],
                 ChildEnd::NotStarted(NotStarted::StillWritten, file) => {
                     vec![of(file, AttemptEnd::StillWritten)]
                 }
