@@ -12,7 +12,7 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -71,14 +71,13 @@ impl Labour {
     fn alone(&self, item: &Item, what: &str) -> File {
         let path = self.results.with_extension("locks").join(what);
         let lock = File::create(path).expect("a lock");
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => self.more(&format!(
-                "beside {} {} {what}\n",
-                item.job,
-                std::process::id()
-            )),
-            Err(fs::TryLockError::Error(error)) => panic!("{error}"),
+        // SAFETY: the descriptor is open.
+        let locked = unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+        if locked != 0 {
+            let error = std::io::Error::last_os_error();
+            assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "{error}");
+            let who = std::process::id();
+            self.more(&format!("beside {} {who} {what}\n", item.job));
         }
         lock
     }
@@ -148,13 +147,15 @@ impl Labour {
         if leave_heir && std::process::id().is_multiple_of(2) {
             let seconds = format!("0.{:03}", u64::from(std::process::id()) % (self.nap_ms + 1));
             // Standard output is not left to it: the daemon would wait for its end.
-            std::process::Command::new("sleep")
+            let heir = std::process::Command::new("sleep")
                 .arg(seconds)
                 .stdin(std::process::Stdio::null())
                 .stdout(std::process::Stdio::null())
                 .stderr(std::process::Stdio::null())
                 .spawn()
                 .expect("sleep(1)");
+            // It outlives this process on purpose.
+            std::mem::forget(heir);
         }
         self.end("end", &item);
     }
