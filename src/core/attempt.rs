@@ -207,6 +207,7 @@ impl Core {
         };
         job.begun += 1;
         let recovered = std::mem::take(&mut job.cut_short);
+        job.repeats = recovered;
         job.phase = Phase::Running { run };
         let (attempt, watch) = (job.begun, job.watch);
         let keyed = self

@@ -156,7 +156,8 @@ impl Core {
         };
         let could_not_start =
             !counts && end != slot_held && matches!(end, AttemptEnd::NotStarted { errno: 1.., .. });
-        job.cut_short = matches!(end, AttemptEnd::CutShort | AttemptEnd::Together);
+        job.cut_short = matches!(end, AttemptEnd::CutShort | AttemptEnd::Together)
+            || never_ran(end) && job.repeats;
         job.alone |= end == AttemptEnd::Together;
         let wait = match end {
             _ if counts => {
@@ -278,6 +279,14 @@ impl Core {
         });
         self.conclude(id, Outcome::Done, Some(end), Vec::new());
     }
+}
+
+/// Whether the attempt was not made at all: what it was to repeat is still to be repeated.
+pub(super) fn never_ran(end: AttemptEnd) -> bool {
+    matches!(
+        end,
+        AttemptEnd::NotStarted { .. } | AttemptEnd::NotTheFile | AttemptEnd::StillWritten
+    )
 }
 
 /// Up to a quarter longer, so that what failed together does not come back together; the same for

@@ -2,7 +2,7 @@
 //! plan lets it be tried again or concluded.
 
 use super::Core;
-use super::ends::describe;
+use super::ends::{describe, never_ran};
 use super::files::FileKey;
 use super::ids::JobId;
 use super::job::Phase;
@@ -26,7 +26,7 @@ impl Core {
             .map_or(0, |watch| watch.plan.attempts);
         job.counted = job.counted.max(attempts);
         job.not_before = NEVER;
-        job.cut_short = false;
+        job.cut_short = never_ran(end) && job.repeats;
         let (attempt, counted) = (job.begun, job.counted);
         self.append(Record::Ended {
             job: id,

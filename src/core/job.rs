@@ -84,6 +84,8 @@ pub struct Job {
     pub counted: u32,
     /// The last attempt was cut short by a crash or stop.
     pub cut_short: bool,
+    /// The attempt that was begun last repeats one that was cut short.
+    pub repeats: bool,
     /// The slot of the attempt that was cut short; 0 is none.
     pub slot: u32,
     /// It failed together with others, and is run alone from now on.
@@ -146,6 +148,7 @@ impl Core {
             begun: 0,
             counted: 0,
             cut_short: false,
+            repeats: false,
             slot: 0,
             alone: false,
             not_before: Wall(0),

@@ -2,6 +2,7 @@
 //! may be refused, none may be needed that compaction does not write.
 
 use super::Core;
+use super::ends::never_ran;
 use super::files::{CTIME_UNKNOWN, FileKey, Known, ctime_digest, name_hash, version_digest};
 use super::ids::{DirId, JobId, WatchId};
 use super::job::{Job, Phase};
@@ -97,6 +98,7 @@ impl Core {
                     job.begun = attempt;
                     job.slot = slot;
                     job.phase = Phase::Ready;
+                    job.repeats = job.cut_short;
                     // Unless its end follows.
                     job.cut_short = true;
                 }
@@ -109,7 +111,8 @@ impl Core {
                 ..
             } => {
                 if let Some(job) = self.jobs.get_mut(&job) {
-                    job.cut_short = matches!(end, AttemptEnd::CutShort | AttemptEnd::Together);
+                    job.cut_short = matches!(end, AttemptEnd::CutShort | AttemptEnd::Together)
+                        || never_ran(end) && job.repeats;
                     job.alone |= end == AttemptEnd::Together;
                     job.slot = 0;
                     job.counted = counted;
@@ -302,6 +305,7 @@ impl Core {
                 begun: 0,
                 counted: 0,
                 cut_short: false,
+                repeats: false,
                 slot: 0,
                 alone: false,
                 not_before: Wall(0),
@@ -675,7 +679,8 @@ fn job_records(id: JobId, job: &Job, slot: u32) -> Vec<Record> {
         });
         // The first says that it is run alone, the last what was the last.
         let together = job.alone.then_some(AttemptEnd::Together);
-        let last = match (job.cut_short, job.alone) {
+        let cut_short = if running { job.repeats } else { job.cut_short };
+        let last = match (cut_short, job.alone) {
             (true, true) => None,
             (true, false) => Some(AttemptEnd::CutShort),
             (false, _) if !job.asked.is_zero() => Some(AttemptEnd::AskedRetry),

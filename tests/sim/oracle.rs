@@ -140,6 +140,8 @@ pub struct Ledger {
     pub cut: bool,
     /// The end that was recorded last says that it was cut short.
     pub cut_told: bool,
+    /// An attempt that was cut short is still to be repeated: the one after it did not begin.
+    pub cut_before: bool,
     pub failed_known: u32,
     /// Version and content of each run that succeeded.
     pub succeeded: Vec<(Version, u64)>,

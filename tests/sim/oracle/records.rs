@@ -145,7 +145,8 @@ impl Oracle {
                 ledger.begun_life = self.moment.life;
                 ledger.cut_told = false;
                 ledger.started = *attempt;
-                ledger.cut = ledger.open;
+                // Whatever could not be begun in between: what was cut short is repeated now.
+                ledger.cut = ledger.open || std::mem::take(&mut ledger.cut_before);
                 ledger.open = true;
                 if let Some((rule, text)) = wrong {
                     self.broken(rule, format!("{record:?}: {text}"));
@@ -173,6 +174,15 @@ impl Oracle {
                 let too_old = plan.max_age.is_some_and(|max_age| {
                     disk.wall - ledger.settled_at >= max_age.as_nanos() as i64
                 });
+                // "Only an attempt cut short is repeated; the job says so": this one was not made at all, so that the
+                // next repeats the one before.
+                let never_ran = matches!(
+                    end,
+                    AttemptEnd::NotStarted { .. }
+                        | AttemptEnd::NotTheFile
+                        | AttemptEnd::StillWritten
+                );
+                ledger.cut_before = never_ran && ledger.cut;
                 if not_before.0 == i64::MAX {
                     let last = *counted >= plan.attempts;
                     let dead = meaning == Meaning::Dead
