@@ -112,6 +112,27 @@ fn in_the_order_of_arrival_over_a_crash() {
 }
 
 #[test]
+fn what_the_first_scan_finds_comes_behind_what_the_journal_has() {
+    let bed = Bed::new();
+    let mut daemon = keyed(&bed, "serial = true\nconcurrency = 1\n");
+    put_at(&bed, "k2/gate", 0);
+    wait_ledger(&bed, "begin", 1);
+    // Owed, and not begun, for the other one has the only place.
+    put_at(&bed, "k1/old", 1);
+    kit::wait_state(&daemon, "1 ready");
+    daemon.kill();
+    put_at(&bed, "k1/new", 0);
+    // So that the scan is not over when it has found the file.
+    for number in 0..1000 {
+        fs::create_dir(bed.inside(format!("k3/{number}"))).expect("a directory");
+    }
+    fs::write(bed.path("go"), "").expect("a sign");
+    let _daemon = kit::start(&bed);
+    wait_concluded(&bed, 3);
+    assert_eq!(begun(&bed, "k1"), ["old", "new"]);
+}
+
+#[test]
 fn a_few_of_a_key_at_once_and_no_more() {
     let bed = Bed::new();
     let daemon = keyed(&bed, "key_concurrency = 2\n");

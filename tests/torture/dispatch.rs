@@ -125,7 +125,10 @@ fn delivered_elsewhere() {
     run(&Campaign {
         name: "delivered elsewhere",
         unique: true,
-        act: Act::Deliver { elsewhere: true },
+        act: Act::Deliver {
+            elsewhere: true,
+            on_conflict: "rename",
+        },
         keys: "concurrency = 4\nattempts = 100000\nbackoff = { first = \"10ms\" }\n",
         victims: Victims::Both("deliver-file"),
         ..USUAL
@@ -139,9 +142,39 @@ fn delivered_and_deleted_on_tmpfs() {
         unique: true,
         tmpfs: true,
         done: Done::Delete,
-        act: Act::Deliver { elsewhere: false },
+        act: Act::Deliver {
+            elsewhere: false,
+            on_conflict: "rename",
+        },
         keys: "concurrency = 4\nattempts = 100000\nbackoff = { first = \"10ms\" }\n",
         victims: Victims::Both("deliver-file"),
+        ..USUAL
+    });
+}
+
+#[test]
+fn delivered_over_what_is_there() {
+    run(&Campaign {
+        name: "delivered over what is there",
+        act: Act::Deliver {
+            elsewhere: true,
+            on_conflict: "replace",
+        },
+        keys: "concurrency = 4\nattempts = 100000\nbackoff = { first = \"10ms\" }\n",
+        victims: Victims::Both("deliver-file"),
+        ..USUAL
+    });
+}
+
+#[test]
+fn workers_that_are_given_batches_are_killed() {
+    run(&Campaign {
+        name: "workers that are given batches are killed",
+        act: Act::Labour("worker", 4),
+        keys: "workers = 4\nwindow = 16\nattempts = 100000\nbackoff = { first = \"10ms\" }\n\
+               batch = { max = 5, wait = \"10ms\" }\n",
+        victims: Victims::Both("labour"),
+        unique: true,
         ..USUAL
     });
 }

@@ -16,6 +16,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -217,16 +218,25 @@ impl Labour {
                     key: text("key"),
                     path: text("path").into(),
                 };
-                let locks = self.locks(&item);
-                match File::open(&item.path) {
-                    Ok(file) => self.begin(&item, file),
-                    Err(_) => self.begin(&item, io::empty()),
-                }
-                count += 1;
-                self.nap(count);
-                self.end("end", &item);
-                drop(locks);
-                let answer = format!("{{\"job\":\"{}\",\"result\":\"done\"}}\n", item.job);
+                // As settled-worker(7) advises: it may lie in the pipe for long.
+                let file = File::open(&item.path).ok().filter(|file| {
+                    let meta = file.metadata().expect("an open file");
+                    let mtime_ns = meta.mtime() * 1_000_000_000 + meta.mtime_nsec();
+                    (job["size"].as_u64(), job["mtime_ns"].as_i64())
+                        == (Some(meta.len()), Some(mtime_ns))
+                });
+                let result = if let Some(file) = file {
+                    let locks = self.locks(&item);
+                    self.begin(&item, &file);
+                    count += 1;
+                    self.nap(count);
+                    self.end("end", &item);
+                    drop(locks);
+                    "done"
+                } else {
+                    "retry"
+                };
+                let answer = format!("{{\"job\":\"{}\",\"result\":\"{result}\"}}\n", item.job);
                 let mut out = io::stdout();
                 if out
                     .write_all(answer.as_bytes())

@@ -89,6 +89,7 @@ enum Act {
     /// A delivery to the other filesystem, or to the same.
     Deliver {
         elsewhere: bool,
+        on_conflict: &'static str,
     },
 }
 
@@ -257,14 +258,18 @@ impl Place {
             Done::Move | Done::MoveElsewhere => format!("done = {{ move = {archive:?} }}"),
         };
         let target = match campaign.act {
-            Act::Deliver { elsewhere: true } => Some(other.path().join("target")),
-            Act::Deliver { elsewhere: false } => Some(bed.path("target")),
+            Act::Deliver {
+                elsewhere: true, ..
+            } => Some(other.path().join("target")),
+            Act::Deliver { .. } => Some(bed.path("target")),
             Act::Recorder | Act::Labour(..) => None,
         };
         let action = match (&target, campaign.act) {
-            (Some(to), _) => format!("deliver = {{ to = {to:?}, on_conflict = \"rename\" }}\n"),
-            (None, Act::Labour(form, nap)) => labour(&bed, form, nap),
-            (None, _) => bed.run_key(&["nap=6"]),
+            (Some(to), Act::Deliver { on_conflict, .. }) => {
+                format!("deliver = {{ to = {to:?}, on_conflict = {on_conflict:?} }}\n")
+            }
+            (_, Act::Labour(form, nap)) => labour(&bed, form, nap),
+            _ => bed.run_key(&["nap=6"]),
         };
         bed.configure_text(&format!(
             "[daemon]\nstate = {:?}\nlog = \"stderr\"\nlog_level = \"debug\"\nconcurrency = 64\n\n\
@@ -642,7 +647,7 @@ fn torture(campaign: &Campaign, place: &Place, kills: u64, seed: u64) -> String 
         field.compactions
     );
     if campaign.journalled() {
-        figures += &format!("; jobs: {}", owed.figures());
+        figures += &format!("; jobs: {}", owed.figures(&log));
     }
     figures
 }

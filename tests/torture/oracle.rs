@@ -6,6 +6,7 @@ use super::{Campaign, Done};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -44,7 +45,7 @@ struct Book {
     runs: Vec<Run>,
     /// Where files are delivered to, and what was seen there: each counts as a run.
     target: Option<PathBuf>,
-    delivered: BTreeSet<PathBuf>,
+    delivered: BTreeSet<(PathBuf, Seen)>,
     /// Processes that were killed one by one, and in which life of the daemon.
     killed: BTreeSet<(i32, u32)>,
     /// What cannot be seen any more at the end.
@@ -53,6 +54,9 @@ struct Book {
     repeated: usize,
     late: usize,
 }
+
+/// Inode and ctime: one file of all that had a name.
+type Seen = (u64, i64, i64);
 
 /// What was run, for others to judge.
 pub struct Deeds {
@@ -163,7 +167,10 @@ impl Oracle {
         let book = self.book();
         let name = path.file_name();
         book.runs.iter().any(|run| run.path == path)
-            || book.delivered.iter().any(|path| path.file_name() == name)
+            || book
+                .delivered
+                .iter()
+                .any(|(path, _)| path.file_name() == name)
     }
 
     /// How many versions came to rest.
@@ -287,7 +294,12 @@ impl Book {
     fn look_at(&mut self, target: &Path) {
         for path in files_below(target) {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if name.starts_with(".settled-") || !self.delivered.insert(path.clone()) {
+            if name.starts_with(".settled-") {
+                continue;
+            }
+            let meta = fs::metadata(&path).unwrap();
+            let seen = (meta.ino(), meta.ctime(), meta.ctime_nsec());
+            if !self.delivered.insert((path.clone(), seen)) {
                 continue;
             }
             let content = fs::read(&path).unwrap();

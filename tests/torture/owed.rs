@@ -79,8 +79,8 @@ impl Owed {
         held.map(|job| job.name.clone()).collect()
     }
 
-    /// `done 17, held 3`
-    pub fn figures(&self) -> String {
+    /// `done 17, held 3 (1 of those held not named)`
+    pub fn figures(&self, log: &str) -> String {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for job in self.jobs.values() {
             let outcome = job.concluded.first().map_or("owed", |(outcome, _)| outcome);
@@ -90,7 +90,12 @@ impl Owed {
             .iter()
             .map(|(what, n)| format!("{what} {n}"))
             .collect();
-        counts.join(", ")
+        let unnamed = self
+            .jobs
+            .iter()
+            .filter(|(id, job)| job.is("held") && times_named(log, **id) == 0)
+            .count();
+        format!("{} ({unnamed} of those held not named)", counts.join(", "))
     }
 
     /// Everything that is not as promised. `kills`: when a life of the daemon was over.
@@ -113,17 +118,15 @@ impl Owed {
             let fits = match outcome.as_str() {
                 "done" => !poisoned,
                 "dead" => poisoned,
-                "superseded" => !campaign.unique,
+                // Taken away, or written over, by somebody who had seen it run.
+                "superseded" | "gone" => !campaign.unique,
                 "held" => campaign.once(),
                 _ => false,
             };
             if !fits {
                 wrong.push(format!("job {id} should not have ended so: {job:?}"));
             }
-            let named = log
-                .lines()
-                .filter(|line| line.contains(" held: ") && names_job(line, *id))
-                .count();
+            let named = times_named(log, *id);
             // A line that was never written because the daemon was killed between the record and the line: there is
             // no later record of that life.
             let end = kills
@@ -195,6 +198,13 @@ impl Job {
 pub fn number_of(job: &str) -> u64 {
     let digits = job.rsplit('-').next().expect("a number");
     digits.parse().expect("a number")
+}
+
+/// How often the log says that a job is held.
+fn times_named(log: &str, id: u64) -> usize {
+    log.lines()
+        .filter(|line| line.contains(" held: ") && names_job(line, id))
+        .count()
 }
 
 fn names_job(line: &str, id: u64) -> bool {
