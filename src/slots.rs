@@ -14,7 +14,7 @@ use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// How often all processes are looked through for a holder: one may be born, or give the descriptor another number, behind
 /// the back of a look.
@@ -23,6 +23,7 @@ const ROUNDS: usize = 3;
 /// The directory of slots.
 #[derive(Debug)]
 pub struct Slots {
+    path: PathBuf,
     dir: OwnedFd,
     /// `major:minor` of its filesystem, as the kernel names it in `/proc/PID/fdinfo`: not always what stat(2) says.
     device: String,
@@ -48,24 +49,32 @@ impl Slots {
     /// What mkdir(2), open(2), flock(2) and readdir(3) give. InvalidData: the kernel does not tell of locks.
     pub fn open(state: &Path) -> io::Result<Slots> {
         let path = state.join("slots");
-        match DirBuilder::new().mode(0o700).create(&path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let dir = nix::fcntl::open(&path, flags, Mode::empty())?;
+        let dir = open_dir(&path)?;
         let device = device_of(&dir)?;
-        let slots = Slots { dir, device };
+        let slots = Slots { path, dir, device };
         slots.tidy()?;
         Ok(slots)
     }
 
-    /// Takes a slot: a fresh descriptor that is its lock, closed by execve.
+    /// Takes a slot: a fresh descriptor that is its lock, closed by execve. A directory that was taken away is made again:
+    /// what it had is not missed before the next start, which then finds no process that outlived this one.
     ///
     /// # Errors
-    /// EWOULDBLOCK: it is held. Others as of open(2).
-    pub fn take(&self, slot: u32) -> io::Result<OwnedFd> {
-        let file = self.file(slot, OFlag::O_CREAT)?;
+    /// EWOULDBLOCK: it is held. Others as of mkdir(2) and open(2).
+    pub fn take(&mut self, slot: u32) -> io::Result<OwnedFd> {
+        let file = match self.file(slot, OFlag::O_CREAT) {
+            Err(Errno::ENOENT) => {
+                self.dir = open_dir(&self.path)?;
+                self.file(slot, OFlag::O_CREAT)?
+            }
+            file => file?,
+        };
+        flock(file.as_fd(), libc::LOCK_EX | libc::LOCK_NB)?;
+        Ok(file)
+    }
+
+    fn take_there(&self, slot: u32) -> io::Result<OwnedFd> {
+        let file = self.file(slot, OFlag::empty())?;
         flock(file.as_fd(), libc::LOCK_EX | libc::LOCK_NB)?;
         Ok(file)
     }
@@ -152,7 +161,7 @@ impl Slots {
             let Some(slot) = number.and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            match self.take(slot) {
+            match self.take_there(slot) {
                 // Whoever comes later takes another file of that name.
                 Ok(_lock) => unlinkat(&self.dir, entry.file_name(), UnlinkatFlags::NoRemoveDir)?,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -161,6 +170,16 @@ impl Slots {
         }
         Ok(())
     }
+}
+
+/// Opens the directory, which it makes if it is missing.
+fn open_dir(path: &Path) -> io::Result<OwnedFd> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    Ok(nix::fcntl::open(path, flags, Mode::empty())?)
 }
 
 /// Learns from the lock of a directory how the kernel names the filesystem where it tells of locks: on btrfs and others
@@ -279,7 +298,7 @@ mod tests {
     #[test]
     fn a_slot_is_held_as_long_as_a_copy_of_its_descriptor_is_open() {
         let state = tempfile::tempdir().unwrap();
-        let slots = Slots::open(state.path()).unwrap();
+        let mut slots = Slots::open(state.path()).unwrap();
         let lock = slots.take(3).unwrap();
         let copy = lock.try_clone().unwrap();
         drop(lock);
@@ -298,11 +317,23 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_that_is_taken_away_is_made_again() {
+        let state = tempfile::tempdir().unwrap();
+        let mut slots = Slots::open(state.path()).unwrap();
+        drop(slots.take(1).unwrap());
+        std::fs::remove_dir_all(state.path().join("slots")).unwrap();
+        let lock = slots.take(1).unwrap();
+        assert_eq!(slots.ask(&[(1, None)])[0].taken, Ok(true));
+        drop(lock);
+        assert!(state.path().join("slots/1").exists());
+    }
+
+    #[test]
     fn only_what_is_held_stays() {
         use std::os::unix::fs::MetadataExt;
         let state = tempfile::tempdir().unwrap();
         let held = {
-            let slots = Slots::open(state.path()).unwrap();
+            let mut slots = Slots::open(state.path()).unwrap();
             drop(slots.take(1).unwrap());
             slots.take(2).unwrap()
         };
