@@ -24,6 +24,8 @@ pub(super) struct Orphan {
     wait: Duration,
     /// Since when it is known to be there.
     seen: Option<Mono>,
+    /// When it is to be sent SIGKILL, once it was sent SIGTERM.
+    kill_at: Option<Mono>,
 }
 
 impl Core {
@@ -46,6 +48,7 @@ impl Core {
                     jobs: Vec::new(),
                     wait: ASK_FIRST,
                     seen: None,
+                    kill_at: None,
                 })
                 .jobs
                 .push(id);
@@ -85,7 +88,7 @@ impl Core {
     }
 
     pub(super) fn slot_due(&mut self, slot: u32) {
-        let Some(orphan) = self.orphans.get(&slot) else {
+        let Some(orphan) = self.orphans.get_mut(&slot) else {
             return;
         };
         let plan = orphan
@@ -94,9 +97,19 @@ impl Core {
             .find_map(|id| self.watches.get(self.jobs.get(id)?.watch as usize))
             .map(|watch| (watch.plan.orphans, watch.plan.kill_after));
         let signal = match (plan, orphan.seen) {
-            (Some((Orphans::Kill, kill_after)), Some(seen)) => {
-                let patience_over = self.now.mono.since(seen) >= kill_after;
-                Some(if patience_over { SIGKILL } else { SIGTERM })
+            (Some((Orphans::Kill, kill_after)), Some(_)) => {
+                let now = self.now.mono;
+                match orphan.kill_at {
+                    Some(at) if at <= now => {
+                        // It will not take long.
+                        orphan.wait = ASK_FIRST;
+                        Some(SIGKILL)
+                    }
+                    at => {
+                        orphan.kill_at = Some(at.unwrap_or(now.after(kill_after)));
+                        Some(SIGTERM)
+                    }
+                }
             }
             _ => None,
         };
@@ -113,8 +126,11 @@ impl Core {
             orphan.seen.get_or_insert(self.now.mono);
             // At first without delay: it may have to be ended.
             let wait = if first { Duration::ZERO } else { orphan.wait };
+            let now = self.now.mono;
+            let kill_at = orphan.kill_at.filter(|at| *at > now);
+            let at = now.after(wait);
             self.timers
-                .set(Timer::Slot(slot), self.now.mono.after(wait));
+                .set(Timer::Slot(slot), kill_at.map_or(at, |kill| kill.min(at)));
             orphan.wait = (orphan.wait * 2).min(ASK_LAST);
             if first {
                 for id in orphan.jobs.clone() {
