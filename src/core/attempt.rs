@@ -30,6 +30,15 @@ impl Core {
 
     /// Starts what may be started: watches in turn, one job or batch each.
     pub(super) fn dispatch(&mut self) {
+        self.start_jobs();
+        if self.feed_workers() {
+            // What one worker did not get another may, and nothing else may happen for long.
+            self.start_jobs();
+            self.feed_workers();
+        }
+    }
+
+    fn start_jobs(&mut self) {
         if self.room && self.mode == Mode::Running && !self.watches.is_empty() {
             let mut idle = 0;
             while idle < self.watches.len() {
@@ -42,7 +51,6 @@ impl Core {
                 }
             }
         }
-        self.feed_workers();
     }
 
     fn dispatch_one(&mut self, index: usize) -> bool {

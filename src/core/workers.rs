@@ -241,8 +241,10 @@ impl Core {
         self.enqueue(id);
     }
 
-    /// Hands over what has been looked at: a line for each job, or for each batch.
-    pub(super) fn feed_workers(&mut self) {
+    /// Hands over what has been looked at: a line for each job, or for each batch. Says whether anything was not, so that
+    /// it, or what waits for its place, may be for another worker.
+    pub(super) fn feed_workers(&mut self) -> bool {
+        let mut left = false;
         for run in std::mem::take(&mut self.to_feed) {
             let takes = self.takes(run);
             let Some(worker) = self.workers.get_mut(&run) else {
@@ -256,6 +258,7 @@ impl Core {
                 .and_then(|run| self.watches.get(run.watch as usize))
                 .is_some_and(|watch| watch.is_halted());
             if halted || !takes || !self.room || self.mode != Mode::Running {
+                left |= !ids.is_empty();
                 for id in ids {
                     self.take_back(id, run);
                 }
@@ -268,16 +271,17 @@ impl Core {
                 }
                 continue;
             }
-            self.feed(run, ids);
+            left |= self.feed(run, ids);
         }
+        left
     }
 
-    fn feed(&mut self, run: RunId, ids: Vec<JobId>) {
+    fn feed(&mut self, run: RunId, ids: Vec<JobId>) -> bool {
         let Some((watch, slot)) = self.runs.get(&run).map(|run| (run.watch, run.slot)) else {
-            return;
+            return false;
         };
         let Some(plan) = self.watches.get(watch as usize).map(|w| &w.plan) else {
-            return;
+            return false;
         };
         let (batch, timeout) = (plan.batch, plan.timeout);
         let mut lines = Vec::new();
@@ -303,9 +307,10 @@ impl Core {
             handed.extend(members.into_iter().map(|(id, _)| id));
         }
         let Some(worker) = self.workers.get_mut(&run) else {
-            return;
+            return false;
         };
         let idle = worker.jobs.is_empty();
+        let left = handed.len() < ids.len();
         worker.jobs.extend(handed);
         if worker.load() == 0 {
             worker.alone = false;
@@ -320,6 +325,7 @@ impl Core {
         if !lines.is_empty() {
             self.out.push(Effect::Feed(run, lines));
         }
+        left
     }
 
     fn push_lines(&self, lines: &mut Vec<u8>, members: &[(JobId, bool)], batch: bool) {
