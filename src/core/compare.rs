@@ -48,6 +48,7 @@ impl Core {
             self.find_replaced(watch);
             self.find_renamed(watch, scan.started, scan.missing, scan.displaced);
             self.dirs_missing(watch, scan.missing_dirs);
+            self.look_at_halted(watch);
         }
         if first_ever {
             self.append(Record::Scanned { watch: id });

@@ -55,6 +55,14 @@ impl Core {
         }
     }
 
+    /// A scan has ended. What is away with its directory is forgotten by no listing, but nothing waits for its return.
+    pub(super) fn look_at_halted(&mut self, watch: u32) {
+        let halted = self.watches.get(watch as usize).map(|state| &state.halted);
+        for id in halted.cloned().unwrap_or_default() {
+            self.ask_look(id);
+        }
+    }
+
     fn set_halted(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
