@@ -207,7 +207,9 @@ fn a_batch_of_files_that_are_gone_takes_few_starts_to_find_out() {
     );
     kit::configure(&bed, &run, &keys);
     let daemon = kit::start(&bed);
-    daemon.wait_log("f099\" settled");
+    until("all have settled", || {
+        daemon.log_count("\" settled") >= FILES
+    });
     // Nothing tells of that.
     for number in (0..FILES).filter(|number| number % 2 == 0) {
         fs::remove_file(bed.inside(format!("f{number:03}"))).expect("it is there");
