@@ -68,8 +68,8 @@ mod tests {
         turns.push_back(u32::MAX, 1);
         turns.push_back(u32::MAX, 2);
         turns.push_back(0, 3);
-        assert_eq!(turns.pop_front(), Some(3));
         assert_eq!(turns.pop_front(), Some(1));
+        assert_eq!(turns.pop_front(), Some(3));
         assert_eq!(turns.pop_front(), Some(2));
         assert_eq!(turns.pop_front(), None);
     }
