@@ -92,7 +92,7 @@ pub struct Job {
     pub alone: bool,
     /// Not before (durable).
     pub not_before: Wall,
-    /// How long a wait its worker asked for, or, from the journal, what was left of that.
+    /// How long a wait its worker asked for.
     pub asked: Duration,
     /// See [`Phase`].
     pub phase: Phase,

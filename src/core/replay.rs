@@ -604,14 +604,21 @@ impl Core {
         watches.chain(dirs).chain(files).chain(jobs)
     }
 
-    /// The same, with the times that have to be in the records' headers: a job is as old as its file has been settled.
+    /// The same, with the times that have to be in the records' headers: a job is as old as its file has been settled,
+    /// and a wait that was asked for is as long as it was when it began, wherever the clock was set meanwhile.
     pub fn snapshot_with_times(&self) -> impl Iterator<Item = (Option<Wall>, Record)> + '_ {
         self.snapshot().map(|record| {
-            let settled = match &record {
+            let at = match &record {
                 Record::Settled { job, .. } => self.jobs.get(job).map(|job| job.settled),
+                Record::Ended {
+                    job,
+                    end: AttemptEnd::AskedRetry,
+                    not_before,
+                    ..
+                } => self.jobs.get(job).map(|job| not_before.before(job.asked)),
                 _ => None,
             };
-            (settled, record)
+            (at, record)
         })
     }
 

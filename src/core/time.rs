@@ -37,6 +37,14 @@ impl Wall {
         )
     }
 
+    /// This time less `wait`, saturating.
+    pub fn before(self, wait: Duration) -> Wall {
+        Wall(
+            self.0
+                .saturating_sub(i64::try_from(wait.as_nanos()).unwrap_or(i64::MAX)),
+        )
+    }
+
     /// How long ago `earlier` was; zero if it lies ahead.
     pub fn since(self, earlier: Wall) -> Duration {
         Duration::from_nanos(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
