@@ -4,7 +4,7 @@
 use super::ends::Verdict;
 use super::ids::JobId;
 use super::job::Phase;
-use super::record::{AttemptEnd, Outcome};
+use super::record::{AttemptEnd, Outcome, Record};
 use super::time::Mono;
 use super::timers::Timer;
 use super::{Core, Effect};
@@ -76,14 +76,28 @@ impl Core {
             return;
         }
         job.phase = Phase::Ready;
-        job.slot = 0;
+        let slot = std::mem::take(&mut job.slot);
         let (watch, displaced, replayed) = (job.watch, job.displaced, job.replayed);
+        // The next life must not take it for this job's: another's process may have the slot then.
+        let over = Record::Ended {
+            job: id,
+            attempt: job.begun,
+            end: AttemptEnd::CutShort,
+            counted: job.counted,
+            not_before: job.not_before,
+            output: Vec::new(),
+        };
         if self.tree.get(job.dir).is_none() {
             self.conclude(id, Outcome::Gone, None, Vec::new());
         } else if displaced || self.verdict(watch, AttemptEnd::CutShort) == Verdict::Hold {
             self.attempt_over(id, AttemptEnd::CutShort, Vec::new(), None);
-        } else if !replayed {
-            self.enqueue(id);
+        } else {
+            if slot != 0 {
+                self.append(over);
+            }
+            if !replayed {
+                self.enqueue(id);
+            }
         }
     }
 

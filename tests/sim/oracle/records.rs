@@ -164,8 +164,10 @@ impl Oracle {
                     return self.broken(Rule::RecordFirst, format!("{record:?}: no such job"));
                 };
                 let plan = &self.watches[ledger.watch].plan;
+                // "Only an attempt cut short by a crash is repeated": one of an earlier life was.
+                let crashed = ledger.begun_life != self.moment.life;
                 let told = ledger.ends.contains(end)
-                    || *end == AttemptEnd::CutShort && self.moment.stopping;
+                    || *end == AttemptEnd::CutShort && (self.moment.stopping || crashed);
                 if !told {
                     let text = format!("{record:?}: known is {:?}", ledger.ends);
                     return self.broken(Rule::Ends, text);
@@ -200,6 +202,7 @@ impl Oracle {
                 let cut_short = *end == AttemptEnd::CutShort;
                 let cut = cut_short || *end == AttemptEnd::Together;
                 ledger.alone |= *end == AttemptEnd::Together;
+                ledger.slot = 0;
                 ledger.open = cut;
                 ledger.cut_told = cut;
                 if meaning != Meaning::Free {
@@ -227,7 +230,7 @@ impl Oracle {
                 if let Some(text) = text {
                     self.broken(Rule::Limits, text);
                 }
-                if cut_short && !self.moment.stopping {
+                if cut_short && !self.moment.stopping && !crashed {
                     self.broken(
                         Rule::Repeated,
                         format!("{record:?}: nothing has cut it short"),

@@ -341,16 +341,22 @@ impl Oracle {
         }
     }
 
-    /// The holders of a slot of an earlier life are sent a signal.
+    /// The holders of a slot of an earlier life are sent a signal: "the job waits for it or kills it (`orphans`)", so that
+    /// each job whose attempt may still be made there has to want it.
     pub fn orphan_signalled(&mut self, slot: u32, signal: i32, _taken: bool) {
         let moment = self.moment;
-        let plan = self
+        let there = |ledger: &&Ledger| {
+            ledger.open && ledger.slot == slot && ledger.begun_life < moment.life
+        };
+        let plans: Vec<&WatchPlan> = self
             .jobs
             .values()
-            .find(|ledger| ledger.open && ledger.slot == slot && ledger.begun_life < moment.life)
-            .map(|ledger| &self.watches[ledger.watch].plan);
-        let kills = plan.is_some_and(|plan| plan.orphans == Orphans::Kill);
-        let grace = plan.map_or(0, |plan| plan.kill_after.as_nanos() as u64);
+            .filter(there)
+            .map(|ledger| &self.watches[ledger.watch].plan)
+            .collect();
+        let kills = !plans.is_empty() && plans.iter().all(|plan| plan.orphans == Orphans::Kill);
+        let grace = plans.iter().map(|plan| plan.kill_after.as_nanos() as u64);
+        let grace = grace.max().unwrap_or_default();
         let first = *self
             .orphan_terms
             .entry((moment.life, slot))
