@@ -636,8 +636,13 @@ impl Core {
                 | Phase::Looking
                 | Phase::PostLook { .. }
                 | Phase::Disposing { .. } => {
+                    // What is to be disposed of is another version now, whatever kept it from that.
+                    let overdue = matches!(phase, Phase::Disposing { .. });
                     if let Some(candidate) = self.candidates.get_mut(&key) {
                         candidate.waits = Waits::Job;
+                    }
+                    if overdue {
+                        self.ask_dispose(id);
                     }
                     return;
                 }
