@@ -98,10 +98,18 @@ pub const ALL: &[Mutant] = &[
         new: r##"!MUTANT && job.cut_short && job.slot != 0 && matches!"##,
     },
     Mutant {
+        name: "that a slot was found free is not recorded",
+        file: "src/core/orphans.rs",
+        old: r##"            if slot != 0 {
+                self.append"##,
+        new: r##"            if slot != 0 && !MUTANT {
+                self.append"##,
+    },
+    Mutant {
         name: "orphans that do not heed are left",
         file: "src/core/orphans.rs",
-        old: r##"                Some(if patience_over { SIGKILL } else { SIGTERM })"##,
-        new: r##"                Some(if patience_over && !MUTANT { SIGKILL } else { SIGTERM })"##,
+        old: r##"                    Some(at) if at <= now => {"##,
+        new: r##"                    Some(at) if !MUTANT && at <= now => {"##,
     },
     Mutant {
         name: "a batch's failure counts for each that is to be split off",

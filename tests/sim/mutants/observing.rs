@@ -273,8 +273,8 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "no limit of probes in flight",
         file: "src/core/lane.rs",
-        old: r##"while self.lane(mount).probes_asked < PROBES_MAX {"##,
-        new: r##"while MUTANT || self.lane(mount).probes_asked < PROBES_MAX {"##,
+        old: r##"        self.probes_asked < PROBES_MAX && self.looks_asked"##,
+        new: r##"        MUTANT || self.probes_asked < PROBES_MAX && self.looks_asked"##,
     },
     Mutant {
         name: "every turn looks at every candidate",

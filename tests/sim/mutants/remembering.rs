@@ -29,8 +29,20 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "a clock that was set back prolongs a wait",
         file: "src/core/replay.rs",
-        old: r##".min(longest + longest / 4)"##,
-        new: r##".min(if MUTANT { Duration::MAX } else { longest + longest / 4 })"##,
+        old: r##".min((longest + longest / 4).max(job.asked))"##,
+        new: r##".min(if MUTANT { Duration::MAX } else { (longest + longest / 4).max(job.asked) })"##,
+    },
+    Mutant {
+        name: "compaction forgets when a wait began",
+        file: "src/core/replay.rs",
+        old: r##"                    end: AttemptEnd::AskedRetry,
+                    not_before,
+                    ..
+                } => self"##,
+        new: r##"                    end: AttemptEnd::AskedRetry,
+                    not_before,
+                    ..
+                } if !MUTANT => self"##,
     },
     Mutant {
         name: "attempts are counted anew after a crash",
