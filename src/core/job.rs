@@ -70,8 +70,6 @@ pub struct Job {
     pub ctime_ns: i64,
     /// When.
     pub settled: Wall,
-    /// When it was looked at last before it settled.
-    pub seen: Mono,
     /// When a worker was given it.
     pub handed: Mono,
     /// How long the last attempt took.
@@ -141,7 +139,6 @@ impl Core {
             version: stat.version,
             ctime_ns: stat.ctime_ns,
             settled: self.now.wall,
-            seen: self.now.mono,
             handed: Mono::default(),
             ran: Duration::ZERO,
             reruns: candidate.reruns,

@@ -298,7 +298,6 @@ impl Core {
                 version,
                 ctime_ns,
                 settled: at,
-                seen: Mono::default(),
                 handed: Mono::default(),
                 ran: std::time::Duration::ZERO,
                 reruns,

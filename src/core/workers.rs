@@ -115,20 +115,12 @@ impl Core {
             return true;
         }
         job.phase = Phase::Handing { run };
-        // Seen in this very turn: another look would tell nothing new.
-        let fresh = job.seen == self.now.mono && self.renamed != Some(self.now.mono);
         if let Some(worker) = self.workers.get_mut(&run) {
             worker.alone = alone;
-            if fresh {
-                worker.pending.push(id);
-                self.to_feed.insert(run);
-            } else {
-                worker.looking.insert(id);
-            }
+            worker.looking.insert(id);
         }
-        if !fresh {
-            self.ask_look(id);
-        }
+        // Even if its settling was seen just now: that answer may be to an older look.
+        self.ask_look(id);
         true
     }
 

@@ -234,8 +234,16 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "handed over without another look",
         file: "src/core/workers.rs",
-        old: r##"        let fresh = job.seen == self.now.mono &&"##,
-        new: r##"        let fresh = MUTANT || job.seen == self.now.mono &&"##,
+        old: r##"        self.ask_look(id);
+        true
+"##,
+        new: r##"        if MUTANT {
+            self.hand_over(id, run);
+        } else {
+            self.ask_look(id);
+        }
+        true
+"##,
     },
     Mutant {
         name: "handed over though somebody writes",

@@ -20,7 +20,9 @@ impl Ran {
 }
 
 impl Oracle {
-    pub fn record(&mut self, record: &Record, disk: &Disk) {
+    /// `wall`: when it was written, which for one that survived a crash is before now.
+    pub fn record(&mut self, record: &Record, disk: &Disk, wall: i64) {
+        self.written = wall;
         match record {
             Record::Watch { watch, name } => {
                 if let Some(index) = self.watches.iter().position(|w| &w.plan.name == name) {
@@ -174,7 +176,7 @@ impl Oracle {
                 }
                 let meaning = meaning(plan, *end);
                 let too_old = plan.max_age.is_some_and(|max_age| {
-                    disk.wall - ledger.settled_at >= max_age.as_nanos() as i64
+                    self.written - ledger.settled_at >= max_age.as_nanos() as i64
                 });
                 // "Only an attempt cut short is repeated; the job says so": this one was not made at all, so that the
                 // next repeats the one before.
@@ -336,7 +338,7 @@ impl Oracle {
         let meaning = end.map(|end| meaning(plan, end));
         let too_old = plan
             .max_age
-            .is_some_and(|max_age| disk.wall - ledger.settled_at >= max_age.as_nanos() as i64);
+            .is_some_and(|max_age| self.written - ledger.settled_at >= max_age.as_nanos() as i64);
         let mut other = None;
         let accepted =
             outcome == Outcome::Done && !ledger.succeeded.iter().any(|(ran, _)| ran == version);
