@@ -2,6 +2,7 @@
 //! connects them in the one order that makes the promises hold.
 
 mod compaction;
+mod memory;
 mod output;
 mod room;
 mod start;
@@ -255,7 +256,10 @@ impl Daemon {
                         inputs.push(Input::Command(Command::Reload(Box::new(plan))));
                     }
                 }
-                Signal::Usr1 => inputs.push(Input::Command(Command::LogState)),
+                Signal::Usr1 => {
+                    self.say_memory();
+                    inputs.push(Input::Command(Command::LogState));
+                }
                 Signal::Usr2 => inputs.push(Input::Command(Command::Rescan)),
                 Signal::Term | Signal::Int => {
                     self.stops += 1;
@@ -420,6 +424,15 @@ impl Daemon {
                 format!("the service manager cannot be told: {error}"),
             );
         }
+    }
+
+    /// What a burst costs is seen here: every job that is owed takes some hundred bytes.
+    fn say_memory(&mut self) {
+        let text = match memory::resident_kib() {
+            Ok(kib) => format!("state: {:.1} MiB of memory", kib as f64 / 1024.0),
+            Err(error) => format!("/proc/self/status: {error}"),
+        };
+        self.say(Level::Info, text);
     }
 
     fn say(&mut self, level: Level, text: String) {

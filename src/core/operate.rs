@@ -375,7 +375,7 @@ impl Core {
                     (_, Root::Missing) => "waiting for its directory",
                     (_, Root::Unknown | Root::Resolving) => "looking for its directory",
                 },
-                watch.running,
+                self.jobs_running_in(index as u32),
                 watch.queue.len(),
                 if watch.scan.is_some() {
                     ", listing"

@@ -111,6 +111,15 @@ impl Core {
         children + with_workers
     }
 
+    /// Those of one watch.
+    pub(super) fn jobs_running_in(&self, watch: u32) -> usize {
+        self.runs
+            .iter()
+            .filter(|(_, run)| run.watch == watch)
+            .map(|(id, run)| run.jobs.len() + self.workers.get(id).map_or(0, Worker::handed))
+            .sum()
+    }
+
     /// A process's time is up, or the next step of its kill ladder is due.
     pub(super) fn kill_due(&mut self, id: RunId) {
         if self.runs.get(&id).is_some_and(|run| run.sent == 0) {

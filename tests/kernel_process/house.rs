@@ -148,6 +148,10 @@ impl House {
                 said += 1;
                 worker_lines.entry(run.0).or_default().push(line);
             }
+            // Told whenever one of its pipes is closed, the usual end included.
+            Happening::Worker(Input::WorkerDeaf { run }) => {
+                assert!(!ended.contains_key(&run.0), "deaf after the end");
+            }
             Happening::Worker(other) => panic!("{other:?}"),
             Happening::Trouble(text) => troubles.push(text),
             Happening::Scout(made) => assert!(scouts.insert(made.number, made.pid).is_none()),

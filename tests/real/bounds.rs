@@ -107,6 +107,12 @@ fn the_bound_of_the_daemon_holds_over_all_watches() {
             .iter()
             .any(|line| line.contains("state: 3 running, 8 jobs owed"))
     });
+    let memory = |line: &String| {
+        let (_, text) = line.split_once("state: ")?;
+        text.strip_suffix(" MiB of memory")?.parse::<f64>().ok()
+    };
+    assert!(daemon.log().iter().filter_map(memory).all(|mib| mib > 1.0));
+    assert!(daemon.log().iter().any(|line| memory(line).is_some()));
     assert_eq!(bed.runs().len(), 3);
     fs::write(&go, "").expect("a sign");
     bed.wait_runs(8);
