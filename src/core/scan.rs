@@ -470,6 +470,7 @@ impl Core {
             self.listed_displaced(dir, &missing, &gone_dirs);
             self.redo_disposals_in(dir, true);
         }
+        let polls = self.polls(watch);
         let scan = self
             .watches
             .get_mut(watch as usize)
@@ -479,6 +480,8 @@ impl Core {
                 scan.missing.extend(missing);
                 scan.missing_dirs.extend(gone_dirs);
             }
+            // Renamed, perhaps, and no event tells: the next scan sees both names, or misses it, too.
+            None if polls => {}
             None => {
                 for (key, version) in missing {
                     self.vanished(key, version);
