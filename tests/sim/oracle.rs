@@ -226,8 +226,6 @@ pub struct Oracle {
     left_private: BTreeSet<u64>,
     pub violation: Option<String>,
     pub moment: Moment,
-    /// When the record that is judged was written, by the wall clock.
-    written: i64,
     watch_ids: BTreeMap<WatchId, usize>,
     scanned: Vec<WatchId>,
     dirs: BTreeMap<DirId, WatchId>,

@@ -420,8 +420,7 @@ impl World {
         );
         for (at, record) in &more {
             story!(self.now, "  has survived: {record:?}");
-            self.oracle.record(record, &self.setup.disk, at.0);
-            self.oracle.written_at(record, at.0);
+            self.oracle.record(record, at.0, &self.setup.disk);
         }
         self.oracle.moment = Moment {
             now: self.now,
@@ -756,8 +755,7 @@ impl World {
         }
         for (_, record) in &durable {
             self.active = self.now;
-            self.oracle
-                .record(record, &self.setup.disk, self.setup.disk.wall);
+            self.oracle.record(record, wall.0, &self.setup.disk);
             self.tally.records += 1;
         }
         let performed = if crash {

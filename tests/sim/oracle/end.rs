@@ -92,7 +92,16 @@ impl Oracle {
                 .rsplit(|&b| b == b'-')
                 .next()
                 .and_then(|job| std::str::from_utf8(job).ok()?.parse().ok());
+            // "Recovery puts private names back": in a directory that was renamed away it waits for its return.
+            let waits = job
+                .and_then(|job| self.jobs.get(&JobId(job)))
+                .is_some_and(|ledger| {
+                    ledger.concluded.is_some()
+                        && !ledger.disposed
+                        && self.watches[ledger.watch].rel_dir(&path).is_none()
+                });
             if name.starts_with(b".settled-")
+                && !waits
                 && job.is_none_or(|job| !self.left_private.contains(&job))
             {
                 self.broken(

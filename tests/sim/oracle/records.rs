@@ -20,9 +20,8 @@ impl Ran {
 }
 
 impl Oracle {
-    /// `wall`: when it was written, which for one that survived a crash is before now.
-    pub fn record(&mut self, record: &Record, disk: &Disk, wall: i64) {
-        self.written = wall;
+    /// A record is durable, or was found to be after a crash. It was written when the wall clock showed `at`.
+    pub fn record(&mut self, record: &Record, at: i64, disk: &Disk) {
         match record {
             Record::Watch { watch, name } => {
                 if let Some(index) = self.watches.iter().position(|w| &w.plan.name == name) {
@@ -99,7 +98,7 @@ impl Oracle {
                         place: Some((*dir, name_hash(name))),
                         rel,
                         settled: *version,
-                        settled_at: disk.wall,
+                        settled_at: at,
                         ..Ledger::default()
                     },
                 );
@@ -175,9 +174,9 @@ impl Oracle {
                     return self.broken(Rule::Ends, text);
                 }
                 let meaning = meaning(plan, *end);
-                let too_old = plan.max_age.is_some_and(|max_age| {
-                    self.written - ledger.settled_at >= max_age.as_nanos() as i64
-                });
+                let too_old = plan
+                    .max_age
+                    .is_some_and(|max_age| at - ledger.settled_at >= max_age.as_nanos() as i64);
                 // "Only an attempt cut short is repeated; the job says so": this one was not made at all, so that the
                 // next repeats the one before.
                 let never_ran = matches!(
@@ -246,7 +245,7 @@ impl Oracle {
                 disposal,
                 version,
                 ..
-            } => self.concluded(*job, *outcome, *end, disposal, version, record, disk),
+            } => self.concluded(*job, *outcome, *end, disposal, version, record, at, disk),
             Record::Retarget { job, rel } => {
                 if let Some(ledger) = self.jobs.get_mut(job)
                     && let Some(Disposal::Move { rel: old, .. }) = &mut ledger.disposal
@@ -319,6 +318,7 @@ impl Oracle {
         disposal: &Disposal,
         version: &Version,
         record: &Record,
+        at: i64,
         disk: &Disk,
     ) {
         let Some(ledger) = self.jobs.get_mut(&job) else {
@@ -338,7 +338,7 @@ impl Oracle {
         let meaning = end.map(|end| meaning(plan, end));
         let too_old = plan
             .max_age
-            .is_some_and(|max_age| self.written - ledger.settled_at >= max_age.as_nanos() as i64);
+            .is_some_and(|max_age| at - ledger.settled_at >= max_age.as_nanos() as i64);
         let mut other = None;
         let accepted =
             outcome == Outcome::Done && !ledger.succeeded.iter().any(|(ran, _)| ran == version);

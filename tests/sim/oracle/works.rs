@@ -105,15 +105,6 @@ impl Oracle {
         }
     }
 
-    /// A record that was found after a crash was written then.
-    pub fn written_at(&mut self, record: &Record, wall: i64) {
-        if let Record::Settled { job, .. } = record
-            && let Some(ledger) = self.jobs.get_mut(job)
-        {
-            ledger.settled_at = wall;
-        }
-    }
-
     /// The end of a child with one job or several is about to be told.
     pub fn told_end(&mut self, child: &Child, end: ChildEnd) {
         let plan = self.watches[child.watch].plan.clone();
