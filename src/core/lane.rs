@@ -209,8 +209,10 @@ impl Core {
             },
             Asked::Probe { key, lane, path },
         );
+        let now = self.now.mono;
         if let Some(candidate) = self.candidates.get_mut(&key) {
             candidate.asked = Some(ask);
+            candidate.asked_at = now;
             candidate.stale = false;
         }
     }

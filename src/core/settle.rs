@@ -90,6 +90,8 @@ pub struct Candidate {
     pub seen_at: Mono,
     /// The question on its way.
     pub asked: Option<AskId>,
+    /// When the last one went out: what it finds is from then or later, however late its answer comes.
+    pub asked_at: Mono,
     /// An event came after that question.
     pub stale: bool,
     /// `seen` is from after the last event.
@@ -138,6 +140,7 @@ impl Core {
             seen: None,
             seen_at: now,
             asked: None,
+            asked_at: now,
             stale: false,
             fresh: false,
             queued: false,
@@ -431,8 +434,9 @@ impl Core {
             return;
         };
         let until = Self::quiet_until(candidate, quiet);
-        if !quiet.is_zero() && until > now {
+        if !quiet.is_zero() && until > candidate.asked_at {
             candidate.waits = Waits::Quiet;
+            // Over by now, perhaps; but nobody has looked since.
             self.timers.set(Timer::Candidate(key), until);
             return;
         }

@@ -48,8 +48,8 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "no quiet time",
         file: "src/core/settle.rs",
-        old: r##"if !quiet.is_zero() && until > now {"##,
-        new: r##"if !MUTANT && !quiet.is_zero() && until > now {"##,
+        old: r##"if !quiet.is_zero() && until > candidate.asked_at {"##,
+        new: r##"if !MUTANT && !quiet.is_zero() && until > candidate.asked_at {"##,
     },
     Mutant {
         name: "ignore the lease's answer",
