@@ -2,7 +2,6 @@
 //! connects them in the one order that makes the promises hold.
 
 mod compaction;
-mod memory;
 mod output;
 mod room;
 mod start;
@@ -428,7 +427,7 @@ impl Daemon {
 
     /// What a burst costs is seen here: every job that is owed takes some hundred bytes.
     fn say_memory(&mut self) {
-        let text = match memory::resident_kib() {
+        let text = match crate::memory::resident_kib() {
             Ok(kib) => format!("state: {:.1} MiB of memory", kib as f64 / 1024.0),
             Err(error) => format!("/proc/self/status: {error}"),
         };

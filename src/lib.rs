@@ -25,6 +25,7 @@
 //! | [`journal`] | what was decided, durable before it is done |
 //! | [`slots`] | locks that outlive the daemon: whether a process of an earlier attempt is still there |
 //! | [`service`], [`log`] | signals and the service manager; lines out, never waiting |
+//! | [`memory`] | what the daemon itself takes, from `/proc/self/status` |
 //! | [`sys`] | the only `unsafe` |
 //!
 //! Invariants worth knowing before changing anything:
@@ -42,6 +43,7 @@ pub mod daemon;
 pub mod deliver;
 pub mod journal;
 pub mod log;
+pub mod memory;
 pub mod mounts;
 pub mod mover;
 pub mod plan;

@@ -201,7 +201,7 @@ fn a_batch_of_files_that_are_gone_takes_few_starts_to_find_out() {
     }
     let run = shell_key(&bed, "shift\necho ran $# >> ${LEDGER}\n", &["{path}"]);
     let keys = format!(
-        "batch = {{ max = 1000, wait = \"3s\" }}\nobserve = \"poll\"\npoll = \"300s\"\n\
+        "batch = {{ max = 1000, wait = \"9s\" }}\nobserve = \"poll\"\npoll = \"300s\"\n\
          env = {{ LEDGER = {:?} }}\n",
         bed.path("ledger")
     );

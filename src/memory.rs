@@ -6,7 +6,7 @@ use std::io;
 ///
 /// # Errors
 /// Those of reading the file; `InvalidData` if it has no such line.
-pub(super) fn resident_kib() -> io::Result<u64> {
+pub fn resident_kib() -> io::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     field(&status, "VmRSS:").ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
