@@ -187,7 +187,8 @@ fn killed_at_random_under_load_nothing_is_lost_and_nothing_concluded_twice() {
     let bed = Bed::new();
     let daemon = started(
         &bed,
-        &python(&bed, &[]),
+        // So slow that what they are given lasts until the next kill: else it meets some that have nothing to do.
+        &python(&bed, &["slow=0.02"]),
         "workers = 8\nwindow = 16\nattempts = 100000\n",
     );
     let mut load = Load::default();
@@ -234,8 +235,10 @@ fn killed_at_random_under_load_nothing_is_lost_and_nothing_concluded_twice() {
         }
     }
     println!("{kills} kills, {written} files, {repeated} given out again");
-    // How many had something to do just then depends on the machine; that any had, on the load.
-    assert!(repeated > 0, "none was killed at work");
+    assert!(
+        repeated >= kills / 2,
+        "they were killed at work: {repeated}"
+    );
 }
 
 #[test]
