@@ -290,6 +290,8 @@ impl Core {
         };
         match job.phase {
             Phase::Ready if !job.replayed => self.enqueue(id),
+            // Its key may be another one now, and somebody's.
+            Phase::Handing { run } => self.take_back(id, run),
             Phase::Disposing { .. } => {}
             // Begun, and not over: it keeps its key. So does one that only waits for the first scan: what that finds
             // comes behind it.
@@ -297,7 +299,6 @@ impl Core {
             | Phase::Backoff
             | Phase::Halted
             | Phase::Orphaned { .. }
-            | Phase::Handing { .. }
             | Phase::Running { .. }
             | Phase::Looking
             | Phase::PostLook { .. } => {

@@ -228,7 +228,8 @@ impl Core {
         }
     }
 
-    fn take_back(&mut self, id: JobId, run: RunId) {
+    /// It waits for a worker again, where its key belongs.
+    pub(super) fn take_back(&mut self, id: JobId, run: RunId) {
         self.not_handed(id, run);
         self.enqueue(id);
     }
