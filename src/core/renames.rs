@@ -20,6 +20,8 @@ pub(super) struct HalfRename {
     pub(super) is_dir: bool,
     /// When.
     since: Mono,
+    /// Number of its event.
+    heard: u64,
     /// What is remembered or owed under the name: a listing may find it under the new one.
     version: Option<u64>,
 }
@@ -55,6 +57,7 @@ impl Core {
                 name: name.to_vec(),
                 is_dir,
                 since: self.now.mono,
+                heard: self.last_event,
                 version,
             },
         );
@@ -160,6 +163,20 @@ impl Core {
             self.replaced(key);
             self.file_gone(key);
         }
+    }
+
+    /// A listing shows something under a name. `true` if it went away by a rename before the listing was asked for:
+    /// it has come back, and no event told, for its directory had no watch descriptor or another one meanwhile.
+    pub(super) fn listed_after_half(&mut self, dir: DirId, name: &[u8]) -> bool {
+        let asked_at = self.tree.get(dir).map_or(0, |node| node.asked_at);
+        let half = self.half_at.get(&FileKey::new(dir, name));
+        let back = half
+            .and_then(|at| self.renames.get(at))
+            .is_some_and(|half| half.heard <= asked_at);
+        if back {
+            self.name_is_back(dir, name);
+        }
+        back
     }
 
     /// The second half has not come: the name left the watch, or went where nobody watches yet.

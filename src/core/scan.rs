@@ -334,6 +334,11 @@ impl Core {
 
     fn listed_dir(&mut self, watch: u32, dir: DirId, name: &[u8], mark: u8, stat: &Stat) {
         self.root_listed(watch, dir, name, &stat.version);
+        if self.listed_after_half(dir, name) && self.tree.child(dir, name).is_some() {
+            // Whether it is the one that went, its own listing tells.
+            self.found_dir(watch, dir, name);
+            return;
+        }
         if let Some(child) = self.tree.child(dir, name) {
             if let Some(node) = self.tree.get_mut(child) {
                 node.seen = mark;
@@ -397,6 +402,7 @@ impl Core {
             self.mark_job(key, mark);
             return;
         }
+        self.listed_after_half(dir, name);
         self.find_half(watch, dir, name, &stat.version);
         self.note_displaced(watch, key, &stat.version);
         self.file_seen(key, mark, Some(&stat.version));
