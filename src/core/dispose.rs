@@ -1,8 +1,8 @@
 //! What happens to a file after its last attempt. The mover looks before it acts; this decides
 //! what its answers mean.
 
-use super::ask::{Act, Disposal as Answered, Fault, Question, numbered};
-use super::files::FileKey;
+use super::ask::{Act, Disposal as Answered, Fault, Question, Version, numbered};
+use super::files::{FileKey, version_digest};
 use super::ids::{DirId, JobId};
 use super::job::{Job, Phase};
 use super::record::{Disposal, DisposedHow, Outcome, Record};
@@ -134,21 +134,43 @@ impl Core {
     /// Another directory lies where this one was: what was to be disposed of here is remembered as concluded until
     /// it is back, and its disposition waits.
     pub(super) fn disposals_away(&mut self, dir: DirId) {
-        let waiting: Vec<(FileKey, JobId)> = self
+        let waiting: Vec<JobId> = self
             .job_of
             .range(FileKey::range(dir))
-            .filter(|(key, _)| self.files.get(**key).is_none())
-            .map(|(key, id)| (*key, *id))
+            .map(|(_, id)| *id)
             .collect();
-        for (key, id) in waiting {
-            let Some(job) = self.jobs.get(&id) else {
-                continue;
-            };
-            if matches!(job.phase, Phase::Disposing { .. }) {
-                let (version, ctime_ns, mark) = (job.version, job.ctime_ns, job.mark);
-                self.remember(key, &version, ctime_ns, mark);
-                self.files_away([key]);
-            }
+        for id in waiting {
+            self.disposal_away(id);
+        }
+    }
+
+    /// The file of this one is wherever its directory is now. What an older version left behind under its name says
+    /// nothing about it.
+    fn disposal_away(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get(&id) else {
+            return;
+        };
+        let key = FileKey::new(job.dir, &job.name);
+        let (version, ctime_ns, mark) = (job.version, job.ctime_ns, job.mark);
+        let known = self.files.get(key).map(|known| known.version);
+        if matches!(job.phase, Phase::Disposing { .. })
+            && self.job_of.get(&key) == Some(&id)
+            && known != Some(version_digest(&version))
+        {
+            self.remember(key, &version, ctime_ns, mark);
+            self.files_away([key]);
+        }
+    }
+
+    /// A file that was away is under its name again, wherever it was meanwhile: its disposition has waited for that.
+    pub(super) fn disposal_is_back(&mut self, key: FileKey, version: &Version) {
+        if let Some((id, Phase::Disposing { asked: false, .. })) = self.live_phase(key)
+            && self
+                .jobs
+                .get(&id)
+                .is_some_and(|job| job.version == *version)
+        {
+            self.ask_dispose(id);
         }
     }
 
@@ -195,6 +217,7 @@ impl Core {
                     .is_some_and(|known| known.away && !known.gone) =>
             {
                 // It is where its directory is now; the return of that asks again.
+                self.disposal_away(id);
             }
             Ok(Answered::Gone) => {
                 self.log_job(Level::Info, id, || {

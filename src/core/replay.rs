@@ -513,6 +513,9 @@ impl Core {
     ) {
         if let Some(known) = self.files.mark(key, mark, version) {
             self.append(remembered(key, &known));
+            if let Some(version) = version {
+                self.disposal_is_back(key, version);
+            }
         }
     }
 

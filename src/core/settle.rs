@@ -631,7 +631,13 @@ impl Core {
             match phase {
                 Phase::Ready | Phase::Backoff | Phase::Halted => self.supersede(id),
                 // Its file is away, with the directory that lay here: this one need not wait for its return.
-                Phase::Disposing { .. } if self.files.get(key).is_some_and(|known| known.away) => {
+                Phase::Disposing { .. }
+                    if self.files.get(key).is_some_and(|known| known.away)
+                        && self
+                            .jobs
+                            .get(&id)
+                            .is_some_and(|job| job.version != stat.version) =>
+                {
                     self.lose_file(key);
                 }
                 Phase::Running { .. }
