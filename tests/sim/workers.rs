@@ -24,6 +24,9 @@ pub struct Worker {
     pub watch: usize,
     /// What the core knows of it.
     pub seen: WorkerSeen,
+    /// Its children that it has not answered itself. An answer names no attempt, so that the core takes one that is said
+    /// twice for an answer to the next attempt (settled-worker(7)): that changes nothing about what the worker does.
+    doing: Vec<usize>,
     /// Its lines reach the core in their order, and its end after them.
     last_said: u64,
     /// It will never end by itself.
@@ -156,6 +159,7 @@ impl World {
                 spawned: self.now,
                 ..WorkerSeen::default()
             },
+            doing: Vec::new(),
             last_said: 0,
             stubborn: self.works.chance(1, 8),
             heeds: self.works.chance(1, 2),
@@ -269,6 +273,7 @@ impl World {
                 killed: false,
                 watch,
             });
+            self.workers[id].doing.push(self.children.len() - 1);
         }
         self.plan_answers(id, ids);
     }
@@ -378,15 +383,18 @@ impl World {
                 after,
                 twice,
             } => {
-                for child in &mut self.children {
-                    if child.worker == Some(id)
-                        && child.phase == Phase::Running
-                        && jobs.contains(&child.order.jobs[0])
-                    {
+                let (answered, doing): (Vec<usize>, Vec<usize>) =
+                    std::mem::take(&mut self.workers[id].doing)
+                        .into_iter()
+                        .partition(|child| jobs.contains(&self.children[*child].order.jobs[0]));
+                self.workers[id].doing = doing;
+                for child in answered {
+                    let child = &mut self.children[child];
+                    if child.phase == Phase::Running {
                         child.phase = Phase::Ended(ChildEnd::Exit(0));
-                        if result == "done" {
-                            self.oracle.succeeded(child);
-                        }
+                    }
+                    if result == "done" {
+                        self.oracle.succeeded(child);
                     }
                 }
                 let after = after.map_or(String::new(), |after| format!(",\"after\":{after}"));
