@@ -183,7 +183,11 @@ impl Core {
         let found = self.seen_as(watch, wanted.map(|(_, digest)| *digest));
         let mut found: BTreeMap<u64, FileKey> = found
             .into_iter()
-            .filter_map(|(digest, keys)| Some((digest, *keys.last()?)))
+            .filter_map(|(digest, keys)| {
+                // Seen under one name and then under another: it is where it was seen last.
+                let sighted = |key: &FileKey| Some(self.candidates.get(key)?.sighted);
+                Some((digest, keys.into_iter().max_by_key(sighted)?))
+            })
             .collect();
         let told = self.is_told(watch);
         // Displaced ones go first: a missing one may have had its new name since.

@@ -15,6 +15,8 @@ pub(super) struct Seen {
     unfresh: BTreeSet<FileKey>,
     /// Those that wait for what lets many go on at once, and some that did.
     held: BTreeSet<FileKey>,
+    /// How often any of them was seen.
+    sightings: u64,
 }
 
 impl Core {
@@ -25,6 +27,10 @@ impl Core {
         };
         let before = std::mem::replace(&mut candidate.seen, seen).map(|(version, _)| version);
         let version = seen.map(|(version, _)| version);
+        if version.is_some() {
+            self.seen.sightings += 1;
+            candidate.sighted = self.seen.sightings;
+        }
         if before != version {
             if let Some(digest) = before.as_ref().and_then(told_apart) {
                 self.seen.versions.remove(&(digest, key));
@@ -32,6 +38,14 @@ impl Core {
             if let Some(digest) = version.as_ref().and_then(told_apart) {
                 self.seen.versions.insert((digest, key));
             }
+        }
+    }
+
+    /// A candidate was seen to be there, as what it was seen to be.
+    pub(super) fn sight(&mut self, key: FileKey) {
+        if let Some(candidate) = self.candidates.get_mut(&key) {
+            self.seen.sightings += 1;
+            candidate.sighted = self.seen.sightings;
         }
     }
 

@@ -88,6 +88,9 @@ pub struct Candidate {
     pub seen: Option<(Version, i64)>,
     /// When they were first seen so.
     pub seen_at: Mono,
+    /// The number of the last look or listing that saw them: of two names with one version, the file is under the
+    /// one with the higher.
+    pub sighted: u64,
     /// The question on its way.
     pub asked: Option<AskId>,
     /// When the last one went out: what it finds is from then or later, however late its answer comes.
@@ -139,6 +142,7 @@ impl Core {
             since: now,
             seen: None,
             seen_at: now,
+            sighted: 0,
             asked: None,
             asked_at: now,
             stale: false,
@@ -154,8 +158,12 @@ impl Core {
             let seen = (stat.version, stat.ctime_ns);
             if candidate.seen.is_some() || candidate.asked.is_some() || candidate.queued {
                 // Its own probes see what the listing saw, and later.
-                let fresh = candidate.fresh && candidate.seen == Some(seen);
+                let same = candidate.seen == Some(seen);
+                let fresh = candidate.fresh && same;
                 self.set_fresh(key, fresh);
+                if same {
+                    self.sight(key);
+                }
                 return;
             }
             candidate.seen_at = now;
