@@ -189,6 +189,7 @@ impl Core {
                 Some((digest, keys.into_iter().max_by_key(sighted)?))
             })
             .collect();
+        let deaf = self.tree.any_deaf(watch);
         let told = self.is_told(watch);
         // Displaced ones go first: a missing one may have had its new name since.
         let displaced = halves
@@ -227,9 +228,12 @@ impl Core {
                     self.queue_probe(to);
                 }
                 None if taken => {}
-                None if told || missed.contains(&(key, digest)) => self.vanished(key, digest),
+                None if !deaf && (told || missed.contains(&(key, digest))) => {
+                    self.vanished(key, digest);
+                }
                 None => {
-                    // It may have been renamed from a directory not yet listed into one that was.
+                    // It may have been renamed from a directory not yet listed into one that was, or is where nobody
+                    // can look for the moment.
                     if let Some(state) = self.watches.get_mut(watch as usize) {
                         state.missed.insert((key, digest));
                     }
@@ -346,6 +350,7 @@ impl Core {
 
     /// Complete listings of their parents did not show these directories.
     fn dirs_missing(&mut self, watch: u32, dirs: Vec<DirId>) {
+        let deaf = self.tree.any_deaf(watch);
         let told = self.is_told(watch);
         let missed = self
             .watches
@@ -361,7 +366,7 @@ impl Core {
             if !still {
                 continue;
             }
-            if told || missed.contains(&dir) {
+            if !deaf && (told || missed.contains(&dir)) {
                 self.dir_missing(dir);
             } else if let Some(state) = self.watches.get_mut(watch as usize) {
                 // Renamed while the scan was under way, perhaps; see `find_renamed`.

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// The halves of a rename are queued by one system call; this bounds how long they may be read apart.
 const RENAME_WAIT: Duration = Duration::from_millis(200);
+/// Between looks whether a directory that could not be read is still so.
+const DEAF_WAIT: Duration = Duration::from_secs(2);
 
 /// A name that went away by a rename; its new name may follow.
 #[derive(Clone, Debug)]
@@ -196,11 +198,12 @@ impl Core {
             .renames
             .get(&(cookie, watch))
             .is_some_and(|half| !told && compared.is_none_or(|began| began <= half.since));
-        if listing || polling {
-            self.timers.set(
-                Timer::Rename { cookie, watch },
-                self.now.mono.after(RENAME_WAIT),
-            );
+        // So may one that cannot be read for the moment.
+        let deaf = self.tree.any_deaf(watch);
+        if listing || polling || deaf {
+            let wait = if deaf { DEAF_WAIT } else { RENAME_WAIT };
+            self.timers
+                .set(Timer::Rename { cookie, watch }, self.now.mono.after(wait));
             return;
         }
         let Some(half) = self.drop_half(cookie, watch) else {

@@ -22,6 +22,9 @@ const ENOSPC: i32 = 28;
 const ELOOP: i32 = 40;
 const EXDEV: i32 = 18;
 
+/// How often in a row a directory cannot be read before what was renamed meanwhile is not expected there any longer: a
+/// minute, see `retry_bind`.
+const DEAF_FAULTS: u8 = 6;
 /// How often in a row a root that was found is looked for again at once when it cannot be reached.
 const BASE_FAULTS: u8 = 4;
 
@@ -183,6 +186,10 @@ impl Core {
                 self.no_watch(watch, dir, errno);
             }
             None => {}
+        }
+        if self.tree.set_deaf(dir, false) {
+            // What was missed elsewhere meanwhile may be here.
+            self.start_scan(watch);
         }
         self.identify(dir, &bound.ident);
         self.redo_disposals_in(dir, !again);
@@ -476,7 +483,7 @@ impl Core {
             self.listed_displaced(dir, &missing, &gone_dirs);
             self.redo_disposals_in(dir, true);
         }
-        let polls = self.polls(watch);
+        let later = self.polls(watch) || self.tree.any_deaf(watch);
         let scan = self
             .watches
             .get_mut(watch as usize)
@@ -487,7 +494,7 @@ impl Core {
                 scan.missing_dirs.extend(gone_dirs);
             }
             // Renamed, perhaps, and no event tells: the next scan sees both names, or misses it, too.
-            None if polls => {}
+            None if later => {}
             None => {
                 for (key, version) in missing {
                     self.vanished(key, version);
@@ -508,6 +515,17 @@ impl Core {
         let (watch, is_root) = (node.watch, node.parent == DirId(0));
         node.failures = node.failures.saturating_add(1);
         let failures = node.failures;
+        let deaf = failures < DEAF_FAULTS
+            && match fault {
+                Fault::Here(ENOENT | ENOTDIR) | Fault::Crossed(ELOOP | EXDEV) | Fault::Base(_) => {
+                    false
+                }
+                Fault::Here(_) | Fault::Crossed(_) => true,
+            };
+        if self.tree.set_deaf(dir, deaf) && !deaf {
+            // What was missed meanwhile is decided without it.
+            self.start_scan(watch);
+        }
         match fault {
             Fault::Base(errno) => {
                 if let Some(state) = self.watches.get_mut(watch as usize) {

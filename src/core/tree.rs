@@ -43,6 +43,9 @@ pub struct Dir {
     pub bound: bool,
     /// No inotify watch was to be had: it is polled. Set by [`Tree::set_unwatched`].
     pub unwatched: bool,
+    /// It is there, and a short while ago it could not be read: what comes into it is not heard. Set by
+    /// [`Tree::set_deaf`].
+    pub deaf: bool,
     /// Its record is in the journal.
     pub recorded: bool,
     /// Counts towards the watch's running scan.
@@ -81,6 +84,7 @@ pub struct Tree {
     by_ident: BTreeMap<(u32, u64, i64), DirId>,
     bases: BTreeMap<DirId, Base>,
     unwatched: BTreeSet<(u32, DirId)>,
+    deaf: BTreeSet<(u32, DirId)>,
     free: BTreeSet<DirId>,
     last: u32,
 }
@@ -127,6 +131,7 @@ impl Tree {
                 bind: Bind::Idle,
                 bound: false,
                 unwatched: false,
+                deaf: false,
                 recorded: false,
                 in_scan: false,
                 mark: 0,
@@ -209,6 +214,7 @@ impl Tree {
         }
         self.bases.remove(&id);
         self.unwatched.remove(&(dir.watch, id));
+        self.deaf.remove(&(dir.watch, id));
         if reuse {
             self.free.insert(id);
         }
@@ -255,6 +261,28 @@ impl Tree {
             .range((watch, DirId(0))..=(watch, DirId(u32::MAX)))
             .map(|(_, id)| *id)
             .collect()
+    }
+
+    /// Notes whether a directory is deaf. `true` if this is news.
+    pub fn set_deaf(&mut self, id: DirId, deaf: bool) -> bool {
+        let Some(dir) = self.dirs.get_mut(&id).filter(|dir| dir.deaf != deaf) else {
+            return false;
+        };
+        dir.deaf = deaf;
+        if deaf {
+            self.deaf.insert((dir.watch, id));
+        } else {
+            self.deaf.remove(&(dir.watch, id));
+        }
+        true
+    }
+
+    /// Whether there is any such directory in a watch.
+    pub fn any_deaf(&self, watch: u32) -> bool {
+        self.deaf
+            .range((watch, DirId(0))..=(watch, DirId(u32::MAX)))
+            .next()
+            .is_some()
     }
 
     /// Every directory that a watch descriptor stands for: one for each watch that sees it.
