@@ -2,7 +2,7 @@
 //! succeeded though something was heard of the file meanwhile.
 
 use super::ask::{Facts, Fault, Held, Kind, Question, Stat};
-use super::files::FileKey;
+use super::files::{FileKey, version_digest};
 use super::ids::JobId;
 use super::job::Phase;
 use super::record::{AttemptEnd, Outcome};
@@ -180,6 +180,7 @@ impl Core {
             .watches
             .get(job.watch as usize)
             .is_some_and(|watch| watch.plan.on_change == OnChange::Accept);
+        let before = version_digest(&job.version);
         if accept {
             job.version = stat.version;
             job.ctime_ns = stat.ctime_ns;
@@ -187,7 +188,7 @@ impl Core {
         let (dir, name, watch) = (job.dir, job.name.clone(), job.watch);
         if job.version == stat.version {
             if accept {
-                self.half_learns(FileKey::new(dir, &name));
+                self.half_learns(FileKey::new(dir, &name), before);
             }
             self.done(id, end);
             return;

@@ -79,21 +79,24 @@ impl Core {
         Some(known.version)
     }
 
-    /// A file was looked at under the name that it had before a rename whose other half is not there yet: that
-    /// version is the one to be found under its new name.
-    pub(super) fn half_learns(&mut self, key: FileKey) {
+    /// A file, last known as the version `before`, was looked at under the name that it had before a rename whose
+    /// other half is not there yet: what it is now is to be found under its new name. Another file that has come under
+    /// the name meanwhile is not what went.
+    pub(super) fn half_learns(&mut self, key: FileKey, before: u64) {
         let Some(at) = self.half_at.get(&key).copied() else {
             return;
         };
         let version = self.version_at(key);
-        let Some(half) = self.renames.get_mut(&at).filter(|half| !half.is_dir) else {
+        let Some(half) = self
+            .renames
+            .get_mut(&at)
+            .filter(|half| !half.is_dir && half.version == Some(before))
+        else {
             return;
         };
-        let before = std::mem::replace(&mut half.version, version);
+        half.version = version;
         let (_, watch) = at;
-        if let Some(before) = before
-            && self.half_of.get(&(watch, before)) == Some(&at)
-        {
+        if self.half_of.get(&(watch, before)) == Some(&at) {
             self.half_of.remove(&(watch, before));
         }
         if let Some(version) = version {
