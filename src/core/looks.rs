@@ -1,7 +1,7 @@
 //! Looks at a job's file: before it is handed to a worker, when its child found another version, and when its command
 //! succeeded though something was heard of the file meanwhile.
 
-use super::ask::{Facts, Fault, Held, Kind, Question, Stat};
+use super::ask::{Facts, Fault, Held, Kind, Question, Stat, Version};
 use super::files::{FileKey, version_digest};
 use super::ids::JobId;
 use super::job::Phase;
@@ -173,19 +173,23 @@ impl Core {
 
     /// The command succeeded and the file is there: the version it succeeded on, or another.
     fn found_after(&mut self, id: JobId, end: AttemptEnd, stat: Stat) {
-        let Some(job) = self.jobs.get_mut(&id) else {
+        let Some((watch, before)) = self.jobs.get(&id).map(|job| (job.watch, job.version)) else {
             return;
         };
         let accept = self
             .watches
-            .get(job.watch as usize)
-            .is_some_and(|watch| watch.plan.on_change == OnChange::Accept);
-        let before = version_digest(&job.version);
+            .get(watch as usize)
+            .is_some_and(|watch| watch.plan.on_change == OnChange::Accept)
+            && !self.came_from_elsewhere(id, &before, &stat.version);
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
         if accept {
             job.version = stat.version;
             job.ctime_ns = stat.ctime_ns;
         }
-        let (dir, name, watch) = (job.dir, job.name.clone(), job.watch);
+        let before = version_digest(&before);
+        let (dir, name) = (job.dir, job.name.clone());
         if job.version == stat.version {
             if accept {
                 self.half_learns(FileKey::new(dir, &name), before);
@@ -199,5 +203,37 @@ impl Core {
         // The newer version is a candidate already, or becomes one, while this job still counts as running.
         self.hint(watch, dir, &name, Signal::Scan, Some(stat));
         self.conclude(id, Outcome::Superseded, Some(end), Vec::new());
+    }
+
+    /// Whether what lies under a job's name after its command is not the command's work but a file that is remembered
+    /// or owed under another name, and was renamed there unheard.
+    fn came_from_elsewhere(&mut self, id: JobId, before: &Version, found: &Version) -> bool {
+        let Some(job) = self.jobs.get(&id) else {
+            return false;
+        };
+        let (watch, key) = (job.watch, FileKey::new(job.dir, &job.name));
+        let digest = version_digest(found);
+        if (before.ino, before.btime_ns) == (found.ino, found.btime_ns)
+            || !self.may_be_known(watch, digest)
+        {
+            return false;
+        }
+        let replaced = self
+            .watches
+            .get(watch as usize)
+            .is_some_and(|state| state.replaced.contains_key(&digest));
+        let mut owed = self.jobs.values();
+        replaced
+            || owed.any(|job| {
+                job.watch == watch
+                    && job.version == *found
+                    && FileKey::new(job.dir, &job.name) != key
+            })
+            || self.files.iter().any(|(other, known)| {
+                known.version == digest
+                    && !known.gone
+                    && other != key
+                    && self.is_in(watch, other.dir())
+            })
     }
 }
