@@ -434,6 +434,21 @@ pub fn draw(seed: u64) -> Setup {
             dead: rate(3, 100),
         };
     }
+    let mut aging = Rng::new(seed ^ 0x00A6_E0DD);
+    if works && aging.chance(1, 16) {
+        // Jobs that fail until they are too old to be tried again, whatever is compacted and crashes meanwhile.
+        temper.fails = 800;
+        faults.crash = faults.crash.max(150);
+        for (plan, cover) in plans.iter_mut().zip(&mut covers) {
+            plan.max_age = Some(Duration::from_secs(aging.range(6, 12)));
+            plan.attempts = 8;
+            plan.backoff = Backoff {
+                first: Duration::from_secs(1),
+                max: Duration::from_secs(4),
+            };
+            cover.plan = plan.clone();
+        }
+    }
     let plain = covers.len() == 1 && !stage.dir_ops && !stage.root_ops;
     let stays = root_exists && !stage.dir_ops && !stage.root_ops;
     let misses =
