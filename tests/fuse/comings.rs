@@ -1,0 +1,270 @@
+//! Mounts that come and go under the daemon.
+
+use crate::bed::{Bed, Daemon, until};
+use crate::mount::Liar;
+use crate::{assert_once, daemon, fence, watch};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+crate::tests![
+    a_mount_that_comes_back_as_another_device_repeats_nothing,
+    a_mount_over_a_watched_directory_hides_it_and_gives_it_back,
+    a_mount_in_a_watched_tree_comes_and_goes,
+    a_bind_mount_of_a_remote_directory_is_polled,
+    two_watches_see_one_directory_through_a_bind_mount,
+];
+
+const KEYS: &str = "poll = \"50ms\"\nsettle = \"300ms\"\nrecursive = true\nconcurrency = 1\n";
+
+/// Undone when dropped.
+struct Bound(PathBuf);
+
+impl Bound {
+    fn new(what: &Path, at: &Path) -> Bound {
+        fs::create_dir_all(at).expect("a mount point");
+        let none: Option<&str> = None;
+        mount(Some(what), at, none, MsFlags::MS_BIND, none).expect("a bind mount");
+        Bound(at.to_owned())
+    }
+
+    fn undo(self) {
+        until("the unmount", || {
+            umount2(&self.0, MntFlags::empty()).is_ok()
+        });
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        let _undone_already = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+/// Two listings of everything.
+fn listed_again(daemon: &Daemon) {
+    for _ in 0..2 {
+        let from = daemon.log().len();
+        daemon.signal(libc::SIGUSR2);
+        crate::wait_log_since(daemon, from, "listing everything again");
+    }
+}
+
+/// A local file that is run when everything before it was.
+fn local_fence(bed: &Bed, path: &Path) {
+    let name = path.file_name().expect("a name").to_owned();
+    fs::write(path, "fence").expect("a file");
+    until("the fence's run", || {
+        bed.runs().iter().any(|run| run.name() == name)
+    });
+}
+
+/// Mounted again with another device number: one that is free again may be given out at once.
+fn mount_elsewhere(bed: &Bed, point: &str, device: u64) -> Liar {
+    let mut kept = Vec::new();
+    loop {
+        let again = Liar::mount(bed, "behind", point);
+        if again.device() != device {
+            return again;
+        }
+        again.unmount();
+        // It takes the number.
+        let name = format!("kept{}", kept.len());
+        kept.push(Liar::mount(bed, &name, &format!("{name}-point")));
+    }
+}
+
+fn a_mount_that_comes_back_as_another_device_repeats_nothing() {
+    for stopped in [false, true] {
+        let bed = Bed::new();
+        let liar = Liar::mount(&bed, "behind", "in");
+        bed.configure_text(&format!(
+            "{}{}",
+            daemon(&bed, ""),
+            watch(&bed, "w", "in", &[], KEYS)
+        ));
+        fs::create_dir(liar.backing.join("sub")).expect("a directory");
+        for name in ["a", "b", "sub/c"] {
+            liar.put(name, name);
+        }
+        let mut daemon = bed.start();
+        bed.wait_runs(3);
+        let device = liar.device();
+        if stopped {
+            assert_eq!(daemon.stop(), Some(0));
+        }
+        liar.unmount();
+        if !stopped {
+            // The empty mount point is watched now, and listed.
+            local_fence(&bed, &bed.inside("under"));
+            listed_again(&daemon);
+            local_fence(&bed, &bed.inside("under-2"));
+        }
+        let liar = mount_elsewhere(&bed, "in", device);
+        if stopped {
+            daemon = bed.start();
+        }
+        liar.put("new", "new");
+        until("the new file's run", || {
+            bed.runs().iter().any(|run| run.name() == *"new")
+        });
+        let runs: Vec<_> = fence(&bed, &liar, "fence")
+            .into_iter()
+            .filter(|run| !run.name().to_string_lossy().starts_with("under"))
+            .collect();
+        assert_once(&runs, ["a", "b", "c", "new"]);
+        assert_eq!(daemon.stop(), Some(0));
+    }
+}
+
+fn a_mount_over_a_watched_directory_hides_it_and_gives_it_back() {
+    let bed = Bed::new();
+    bed.configure_text(&format!(
+        "{}{}",
+        daemon(&bed, ""),
+        watch(&bed, "w", "in", &[], KEYS)
+    ));
+    fs::write(bed.inside("local"), "x").expect("a file");
+    let mut daemon = bed.start();
+    bed.wait_runs(1);
+    let mut names = vec!["local".to_owned()];
+    for round in 0..3 {
+        let from = daemon.log().len();
+        let liar = Liar::mount(&bed, "behind", "in");
+        let name = format!("over{round}");
+        liar.put(&name, "x");
+        names.push(name);
+        bed.wait_runs(names.len());
+        crate::wait_log_since(&daemon, from, "watching");
+        let from = daemon.log().len();
+        liar.unmount();
+        let name = format!("under{round}");
+        fs::write(bed.inside(&name), "x").expect("a file");
+        names.push(name);
+        bed.wait_runs(names.len());
+        crate::wait_log_since(&daemon, from, "watching");
+        listed_again(&daemon);
+    }
+    local_fence(&bed, &bed.inside("last"));
+    names.push("last".into());
+    assert_once(&bed.runs(), names.iter().map(String::as_str));
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+fn a_mount_in_a_watched_tree_comes_and_goes() {
+    let bed = Bed::new();
+    bed.configure_text(&format!(
+        "{}{}",
+        daemon(&bed, ""),
+        watch(&bed, "w", "in", &[], KEYS)
+    ));
+    fs::create_dir(bed.inside("m")).expect("a mount point");
+    fs::write(bed.inside("m/covered"), "x").expect("a file");
+    fs::write(bed.inside("beside"), "x").expect("a file");
+    let mut daemon = bed.start();
+    bed.wait_runs(2);
+    let mut names = vec!["covered".to_owned(), "beside".to_owned()];
+    for round in 0..3 {
+        let liar = Liar::mount(&bed, "behind", "in/m");
+        let name = format!("far{round}");
+        // Nobody tells of it.
+        liar.put(&name, "x");
+        names.push(name);
+        bed.wait_runs(names.len());
+        let name = format!("far-later{round}");
+        liar.put(&name, "x");
+        names.push(name);
+        bed.wait_runs(names.len());
+        liar.unmount();
+        let name = format!("near{round}");
+        fs::write(bed.inside("m").join(&name), "x").expect("a file");
+        names.push(name);
+        bed.wait_runs(names.len());
+        listed_again(&daemon);
+        if round == 1 {
+            daemon.kill();
+            daemon = bed.start();
+        }
+    }
+    local_fence(&bed, &bed.inside("last"));
+    names.push("last".into());
+    assert_once(&bed.runs(), names.iter().map(String::as_str));
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+fn a_bind_mount_of_a_remote_directory_is_polled() {
+    let bed = Bed::new();
+    let liar = Liar::mount(&bed, "behind", "far");
+    fs::create_dir(liar.backing.join("deep")).expect("a directory");
+    let bound = Bound::new(&liar.point.join("deep"), &bed.path("in"));
+    bed.configure_text(&format!(
+        "{}{}",
+        daemon(&bed, ""),
+        watch(&bed, "w", "in", &[], KEYS)
+    ));
+    liar.put("deep/a", "x");
+    let mut daemon = bed.start();
+    bed.wait_runs(1);
+    liar.put("deep/b", "x");
+    bed.wait_runs(2);
+    bound.undo();
+    local_fence(&bed, &bed.inside("under"));
+    listed_again(&daemon);
+    local_fence(&bed, &bed.inside("under-2"));
+    let bound = Bound::new(&liar.point.join("deep"), &bed.path("in"));
+    liar.put("deep/c", "x");
+    bed.wait_runs(5);
+    let runs = fence_below(&bed, &liar, "deep");
+    assert_once(&runs, ["a", "b", "under", "under-2", "c"]);
+    assert_eq!(daemon.stop(), Some(0));
+    bound.undo();
+}
+
+/// As [`fence`], in a directory.
+fn fence_below(bed: &Bed, liar: &Liar, dir: &str) -> Vec<crate::bed::Run> {
+    let mut runs = fence(bed, liar, &format!("{dir}/fence"));
+    runs.retain(|run| !run.name().to_string_lossy().starts_with("fence"));
+    runs
+}
+
+fn two_watches_see_one_directory_through_a_bind_mount() {
+    let bed = Bed::new();
+    let bound = Bound::new(&bed.path("in"), &bed.path("other"));
+    bed.configure_text(&format!(
+        "{}{}{}",
+        daemon(&bed, ""),
+        watch(&bed, "one", "in", &[], KEYS),
+        watch(&bed, "two", "other", &[], KEYS)
+    ));
+    let mut daemon = bed.start();
+    for (n, dir) in ["in", "other", "in", "other"].into_iter().enumerate() {
+        fs::write(bed.path(dir).join(format!("f{n}")), "x").expect("a file");
+        bed.wait_runs(2 * n + 2);
+    }
+    bound.undo();
+    // Where it was there is an empty directory now: nothing of it is gone, and what comes is the other watch's alone.
+    local_fence(&bed, &bed.path("other").join("under"));
+    fs::write(bed.inside("f4"), "x").expect("a file");
+    bed.wait_runs(10);
+    let bound = Bound::new(&bed.path("in"), &bed.path("other"));
+    bed.wait_runs(11);
+    fs::write(bed.inside("f5"), "x").expect("a file");
+    bed.wait_runs(13);
+    listed_again(&daemon);
+    local_fence(&bed, &bed.inside("last"));
+    until("both", || bed.runs().len() >= 15);
+    let runs = bed.runs();
+    let of = |watch: &str| -> Vec<_> {
+        runs.iter()
+            .filter(|run| run.watch == watch)
+            .cloned()
+            .collect()
+    };
+    assert_once(&of("one"), ["f0", "f1", "f2", "f3", "f4", "f5", "last"]);
+    assert_once(
+        &of("two"),
+        ["f0", "f1", "f2", "f3", "f4", "f5", "last", "under"],
+    );
+    assert_eq!(daemon.stop(), Some(0));
+    bound.undo();
+}
