@@ -95,8 +95,13 @@ impl Core {
         if dir != state.root {
             match result {
                 Ok(resolved) => {
+                    let scans = state.scan.is_some();
                     self.set_base(dir, resolved);
                     self.queue_bind(dir);
+                    if !scans {
+                        // It may be the first that has to be polled; the end of a scan sees to it by itself.
+                        self.set_poll(watch);
+                    }
                 }
                 Err(_) => self.retry_bind(dir, 1),
             }
