@@ -100,6 +100,8 @@ pub struct Job {
     pub replayed: bool,
     /// Another job's file has been renamed over its own while it ran.
     pub displaced: bool,
+    /// Another directory lies where its file's own was, by an unmount or otherwise: its file is where that is.
+    pub away: bool,
     /// Where it was before a rename that came while its file had its private name, or had not: it is looked for
     /// there, too.
     pub was: Option<(DirId, Box<[u8]>)>,
@@ -154,6 +156,7 @@ impl Core {
             outcome: None,
             replayed: false,
             displaced: false,
+            away: false,
             was: None,
             mark,
             key: Box::default(),
@@ -380,7 +383,7 @@ impl Core {
         };
         job.outcome = Some(outcome);
         let (version, ctime_ns, mark) = (job.version, job.ctime_ns, job.mark);
-        let key = FileKey::new(job.dir, &job.name);
+        let (key, away) = (FileKey::new(job.dir, &job.name), job.away);
         self.append(Record::Concluded {
             job: id,
             outcome,
@@ -395,10 +398,18 @@ impl Core {
                 if matches!(outcome, Outcome::Done | Outcome::Dead | Outcome::Held) {
                     // A listing under way that did not show the file is to notice.
                     self.remember(key, &version, ctime_ns, mark);
+                    if away {
+                        self.files_away([key]);
+                    }
                 }
                 self.forget_job(id);
             }
             disposal => {
+                if away {
+                    // It is disposed of when it is back.
+                    self.remember(key, &version, ctime_ns, mark);
+                    self.files_away([key]);
+                }
                 if let Some(job) = self.jobs.get_mut(&id) {
                     job.phase = Phase::Disposing {
                         disposal,
@@ -483,6 +494,7 @@ impl Core {
             job.dir = dir;
             job.name = name.into();
             job.mark = mark;
+            job.away = false;
             job.ctime_ns = 0;
         }
         if waiting {
@@ -519,7 +531,29 @@ impl Core {
             && let Some(job) = self.jobs.get_mut(id)
         {
             job.mark = mark;
+            job.away = false;
         }
+    }
+
+    /// The files of these jobs were not in the directory that lies where their own was. Those that run end all the
+    /// same, and are remembered then.
+    pub(super) fn jobs_away(&mut self, keys: impl IntoIterator<Item = FileKey>) {
+        for key in keys {
+            if let Some(id) = self.job_of.get(&key)
+                && let Some(job) = self.jobs.get_mut(id)
+            {
+                job.away |= matches!(
+                    job.phase,
+                    Phase::Running { .. } | Phase::Orphaned { .. } | Phase::PostLook { .. }
+                );
+            }
+        }
+    }
+
+    /// Whether such a job is not yet over in `dir`.
+    pub(super) fn any_job_away(&self, dir: DirId) -> bool {
+        let mut jobs = self.job_of.range(FileKey::range(dir));
+        jobs.any(|(_, id)| self.jobs.get(id).is_some_and(|job| job.away))
     }
 
     /// Jobs of `dir` whose files the listing with `mark` did not show. What runs is among them: its file may

@@ -313,6 +313,7 @@ impl Core {
                 outcome: None,
                 replayed: true,
                 displaced: false,
+                away: false,
                 was: None,
                 mark: 0,
                 key: Box::default(),
@@ -524,7 +525,7 @@ impl Core {
         self.tree
             .subtree(dir)
             .into_iter()
-            .any(|id| self.files.any_away(id))
+            .any(|id| self.files.any_away(id) || self.any_job_away(id))
     }
 
     /// Whether a directory, or one above it, is not there and kept because it may come back.

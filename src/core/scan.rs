@@ -262,10 +262,17 @@ impl Core {
     fn listed_displaced(&mut self, dir: DirId, missing: &[(FileKey, u64)], gone_dirs: &[DirId]) {
         self.disposals_away(dir);
         self.files_away(missing.iter().map(|(key, _)| *key));
+        self.jobs_away(missing.iter().map(|(key, _)| *key));
         for id in gone_dirs {
             for below in self.tree.subtree(*id) {
                 self.disposals_away(below);
                 self.files_away(self.files.of_dir(below));
+                let jobs: Vec<FileKey> = self
+                    .job_of
+                    .range(FileKey::range(below))
+                    .map(|(key, _)| *key)
+                    .collect();
+                self.jobs_away(jobs);
             }
         }
         if let Some(node) = self.tree.get_mut(dir) {

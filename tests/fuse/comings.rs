@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 crate::tests![
     a_mount_that_comes_back_as_another_device_repeats_nothing,
+    a_job_that_ends_while_its_mount_is_away_is_concluded,
     a_mount_over_a_watched_directory_hides_it_and_gives_it_back,
     a_mount_in_a_watched_tree_comes_and_goes,
     a_bind_mount_of_a_remote_directory_is_polled,
@@ -114,6 +115,46 @@ fn a_mount_that_comes_back_as_another_device_repeats_nothing() {
             .collect();
         assert_once(&runs, ["a", "b", "c", "new"]);
         assert_eq!(daemon.stop(), Some(0));
+    }
+}
+
+fn a_job_that_ends_while_its_mount_is_away_is_concluded() {
+    for done in ["keep", "delete"] {
+        for deep in ["", "sub/deep/"] {
+            let bed = Bed::new();
+            let disk = bed.path("disk");
+            fs::create_dir_all(disk.join(deep)).expect("a directory");
+            let bound = Bound::new(&disk, &bed.path("in"));
+            let words = format!("until={}", bed.path("go").display());
+            let keys = format!("{KEYS}done = {done:?}\n");
+            let watch = watch(&bed, "w", "in", &[&words], &keys);
+            bed.configure_text(&format!("{}{watch}", daemon(&bed, "")));
+            let mut daemon = bed.start();
+            fs::write(disk.join(deep).join("a"), "x").expect("a file");
+            bed.wait_runs(1);
+            // The job has its file open.
+            umount2(&bed.path("in"), MntFlags::MNT_DETACH).expect("an unmount");
+            let from = daemon.log().len();
+            crate::wait_log_since(&daemon, from.saturating_sub(1), "watching");
+            listed_again(&daemon);
+            fs::write(bed.path("go"), "").expect("a file");
+            local_fence(&bed, &bed.inside("under"));
+            listed_again(&daemon);
+            local_fence(&bed, &bed.inside("under-2"));
+            let bound_again = Bound::new(&disk, &bed.path("in"));
+            fs::write(disk.join(deep).join("b"), "x").expect("a file");
+            until("the new file's run", || {
+                bed.runs().iter().any(|run| run.name() == *"b")
+            });
+            local_fence(&bed, &bed.inside("last"));
+            assert_once(&bed.runs(), ["a", "b", "last", "under", "under-2"]);
+            if done == "delete" {
+                until("it is deleted", || !disk.join(deep).join("a").exists());
+            }
+            assert_eq!(daemon.stop(), Some(0));
+            bound_again.undo();
+            drop(bound);
+        }
     }
 }
 
