@@ -45,7 +45,7 @@ impl Liar {
         let said = line.heard();
         if said != "mounted" {
             server.wait().expect("a child");
-            return Err(Refused(said));
+            return Err(Refused(said.trim_start_matches("refused: ").to_owned()));
         }
         Ok(Liar {
             server,
