@@ -14,7 +14,7 @@ BINARY   = $(or $(CARGO_TARGET_DIR),target)/release/settled
 EXAMPLES = $(wildcard packaging/examples/*.toml)
 WORKERS  = $(wildcard packaging/examples/worker*)
 
-.PHONY: build demo test lint bench fuzz install uninstall clean help
+.PHONY: build demo test lint bench fuzz vm-test install uninstall clean help
 
 build: ## the program, as it is installed
 	.ci/need build
@@ -40,6 +40,10 @@ bench: ## measure against a bare loop and the peers, a table; B="W1 --quick" pas
 
 fuzz: ## the journal's readers and its recovery under libFuzzer, an hour; FUZZ_SECONDS=600 for less
 	tests/fuzz/run
+
+vm-test: build ## between two emulated machines over NFS, about an hour, as root; V="slow_v3" for some
+	$(CARGO) build --release --locked --example recorder
+	PROFILE=$(dir $(BINARY)) tests/vm/nfs $(V)
 
 install: ## to $(DESTDIR)$(PREFIX); run `make build` before
 	@test -x $(BINARY) || { echo "$(BINARY) is not there: run make build first" >&2; exit 1; }
@@ -71,4 +75,4 @@ clean: ## what was built
 	$(CARGO) clean
 
 help:
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
