@@ -120,6 +120,7 @@ impl Log {
         }
         let bytes = self.target.render(level, line);
         let note = (self.untold > 0).then(|| self.note());
+        let joins = self.target.joins();
         let needed = bytes.len() + note.as_ref().map_or(0, Vec::len);
         // The note goes only with a line behind it: else a full buffer would hold notes and nothing else.
         if self.queued_bytes.saturating_add(needed) > BUFFER {
@@ -129,9 +130,13 @@ impl Log {
             if let Some(note) = note {
                 self.push_note(note);
             }
+            // What goes out together goes out whole, before what does not go with it.
+            if self.gathers && self.queued_bytes > 0 && self.queued_bytes + bytes.len() > joins {
+                self.write_or_wait();
+            }
             self.push(bytes, 0);
         }
-        if !self.gathers || self.queued_bytes >= self.target.joins() {
+        if !self.gathers || self.queued_bytes >= joins {
             self.write_or_wait();
         }
     }

@@ -67,18 +67,30 @@ fn field(out: &mut String, name: &str, value: &[u8], limit: usize, quoted: bool)
 /// control characters, those that reorder text, and bytes that are not UTF-8 become `\n`, `\x1b`, `\u{202e}`.
 pub(crate) fn escape(out: &mut String, bytes: &[u8], quoted: bool) {
     for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '\n' => out.push_str("\\n"),
-                '\r' => out.push_str("\\r"),
-                '\t' => out.push_str("\\t"),
-                '"' | '\\' if quoted => out.extend(['\\', c]),
-                c if c.is_ascii_control() => push_hex(out, c as u8),
-                c if c.is_control() || is_format(c) => out.extend(c.escape_unicode()),
-                c => out.push(c),
-            }
+        let text = chunk.valid();
+        if text
+            .bytes()
+            .all(|b| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\'))
+        {
+            out.push_str(text);
+        } else {
+            escape_text(out, text, quoted);
         }
         chunk.invalid().iter().for_each(|b| push_hex(out, *b));
+    }
+}
+
+fn escape_text(out: &mut String, text: &str, quoted: bool) {
+    for c in text.chars() {
+        match c {
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '"' | '\\' if quoted => out.extend(['\\', c]),
+            c if c.is_ascii_control() => push_hex(out, c as u8),
+            c if c.is_control() || is_format(c) => out.extend(c.escape_unicode()),
+            c => out.push(c),
+        }
     }
 }
 

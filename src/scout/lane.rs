@@ -130,7 +130,8 @@ impl Lane {
     }
 
     pub(super) fn ask(&mut self, now: Mono, id: AskId, question: &Question) {
-        let mut frame = Vec::new();
+        // Longer than nearly all of them: what is kept is as long as it is.
+        let mut frame = Vec::with_capacity(512);
         let wants = match question {
             Question::Resolve { .. } => Wants::Resolved,
             Question::Bind { .. } => Wants::Bound,
