@@ -97,7 +97,7 @@ impl Core {
             let mut last = *first;
             // What a file adds to the command line at most: so many fields, and bytes beside them.
             let (fields, fixed) = file_arguments(&self.watches[index].plan);
-            let cost = |jobs: &BTreeMap<JobId, Job>, tree: &Tree, id: JobId| {
+            let cost = |jobs: &BTreeMap<JobId, Box<Job>>, tree: &Tree, id: JobId| {
                 jobs.get(&id).map_or(0, |job| {
                     let path = tree.place(job.dir, &job.name);
                     let path = path.map_or(0, |place| place.path().len());
@@ -312,7 +312,7 @@ fn file_arguments(plan: &WatchPlan) -> (usize, usize) {
 }
 
 /// Finds the key of a job, for the queue.
-fn key_of(jobs: &BTreeMap<JobId, Job>) -> impl Fn(JobId) -> Box<[u8]> {
+fn key_of(jobs: &BTreeMap<JobId, Box<Job>>) -> impl Fn(JobId) -> Box<[u8]> {
     |id| {
         jobs.get(&id)
             .map_or_else(Box::default, |job| job.key.clone())

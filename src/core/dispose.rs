@@ -4,7 +4,7 @@
 use super::ask::{Act, Disposal as Answered, Fault, Question, Version, numbered};
 use super::files::{FileKey, version_digest};
 use super::ids::{DirId, JobId};
-use super::job::{Job, Phase};
+use super::job::Phase;
 use super::record::{Disposal, DisposedHow, Outcome, Record};
 use super::timers::Timer;
 use super::{Asked, Core, ScoutId};
@@ -29,7 +29,7 @@ impl Core {
         if *asked {
             return;
         }
-        let act = match disposal {
+        let act = match &**disposal {
             Disposal::Keep => {
                 self.forget_job(id);
                 return;
@@ -195,12 +195,12 @@ impl Core {
             self.ask_dispose(id);
             return;
         }
-        let Some(Job {
-            phase: Phase::Disposing {
-                disposal, failures, ..
-            },
-            ..
-        }) = self.jobs.get_mut(&id)
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let Phase::Disposing {
+            disposal, failures, ..
+        } = &mut job.phase
         else {
             return;
         };
@@ -236,7 +236,7 @@ impl Core {
                 }
             }
             Ok(Answered::Taken(number)) => {
-                let Disposal::Move { rel, .. } = disposal else {
+                let Disposal::Move { rel, .. } = &mut **disposal else {
                     return;
                 };
                 let slash = rel.iter().rposition(|&b| b == b'/').map_or(0, |at| at + 1);

@@ -11,6 +11,7 @@ use super::time::{Mono, Wall, civil_date};
 use super::timers::Timer;
 use super::{Core, Effect};
 use crate::plan::{Disposition, Level, Order, WatchPlan};
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 /// Where a job stands.
@@ -47,7 +48,7 @@ pub enum Phase {
     /// Concluded; the file is being disposed of.
     Disposing {
         /// What is to happen.
-        disposal: Disposal,
+        disposal: Box<Disposal>,
         /// A scout is at it.
         asked: bool,
         /// Failed tries.
@@ -55,7 +56,48 @@ pub enum Phase {
     },
 }
 
-/// A job.
+/// What there is to be known of a job once an attempt of it was begun.
+#[derive(Clone, Debug)]
+pub struct Begun {
+    /// When a worker was given it.
+    pub handed: Mono,
+    /// How long the last attempt took.
+    pub ran: Duration,
+    /// The slot of the attempt that was cut short; 0 is none.
+    pub slot: u32,
+    /// Not before (durable).
+    pub not_before: Wall,
+    /// How long a wait its worker asked for.
+    pub asked: Duration,
+    /// The last attempt was cut short by a crash or stop.
+    pub cut_short: bool,
+    /// The attempt that was begun last repeats one that was cut short.
+    pub repeats: bool,
+    /// It failed together with others, and is run alone from now on.
+    pub alone: bool,
+    /// An attempt was begun with its key: that stays.
+    pub pinned: bool,
+    /// Where it was before a rename that came while its file had its private name, or had not: it is looked for
+    /// there, too.
+    pub was: Option<(DirId, Box<[u8]>)>,
+}
+
+/// Of a job that was not begun.
+static NOTHING: Begun = Begun {
+    handed: Mono(0),
+    ran: Duration::ZERO,
+    slot: 0,
+    not_before: Wall(0),
+    asked: Duration::ZERO,
+    cut_short: false,
+    repeats: false,
+    alone: false,
+    pinned: false,
+    was: None,
+};
+
+/// A job. Half a million may be owed, of which few were begun: what those have besides is apart, and a job's own fields
+/// to those who read them.
 #[derive(Debug)]
 pub struct Job {
     /// The file's directory.
@@ -70,28 +112,12 @@ pub struct Job {
     pub ctime_ns: i64,
     /// When.
     pub settled: Wall,
-    /// When a worker was given it.
-    pub handed: Mono,
-    /// How long the last attempt took.
-    pub ran: Duration,
     /// Jobs in a row before this one that changed their own file.
     pub reruns: u8,
     /// Attempts begun.
     pub begun: u32,
     /// Attempts that count.
     pub counted: u32,
-    /// The last attempt was cut short by a crash or stop.
-    pub cut_short: bool,
-    /// The attempt that was begun last repeats one that was cut short.
-    pub repeats: bool,
-    /// The slot of the attempt that was cut short; 0 is none.
-    pub slot: u32,
-    /// It failed together with others, and is run alone from now on.
-    pub alone: bool,
-    /// Not before (durable).
-    pub not_before: Wall,
-    /// How long a wait its worker asked for.
-    pub asked: Duration,
     /// See [`Phase`].
     pub phase: Phase,
     /// How it was concluded, once it is.
@@ -102,19 +128,63 @@ pub struct Job {
     pub displaced: bool,
     /// Another directory lies where its file's own was, by an unmount or otherwise: its file is where that is.
     pub away: bool,
-    /// Where it was before a rename that came while its file had its private name, or had not: it is looked for
-    /// there, too.
-    pub was: Option<(DirId, Box<[u8]>)>,
     /// Mark of the last listing that saw its file.
     pub mark: u8,
     /// Its serial key.
     pub key: Box<[u8]>,
-    /// An attempt was begun with that key: it stays.
-    pub pinned: bool,
     /// What it was put in the queue by: its directory may be renamed while it waits there.
     pub by: Box<[u8]>,
     /// The same: nothing was begun for it then.
     pub fresh: bool,
+    /// See [`Begun`].
+    pub(super) more: Option<Box<Begun>>,
+}
+
+impl Deref for Job {
+    type Target = Begun;
+
+    fn deref(&self) -> &Begun {
+        self.more.as_deref().unwrap_or(&NOTHING)
+    }
+}
+
+impl DerefMut for Job {
+    fn deref_mut(&mut self) -> &mut Begun {
+        self.more.get_or_insert_with(|| Box::new(NOTHING.clone()))
+    }
+}
+
+impl Job {
+    /// One that has just settled.
+    pub(super) fn new(
+        watch: u32,
+        dir: DirId,
+        name: Box<[u8]>,
+        version: Version,
+        settled: Wall,
+    ) -> Job {
+        Job {
+            dir,
+            name,
+            watch,
+            version,
+            ctime_ns: 0,
+            settled,
+            reruns: 0,
+            begun: 0,
+            counted: 0,
+            phase: Phase::Ready,
+            outcome: None,
+            replayed: false,
+            displaced: false,
+            away: false,
+            mark: 0,
+            key: Box::default(),
+            by: Box::default(),
+            fresh: true,
+            more: None,
+        }
+    }
 }
 
 impl Core {
@@ -134,38 +204,15 @@ impl Core {
             reruns: candidate.reruns,
         });
         let mark = self.tree.get(candidate.dir).map_or(0, |node| node.mark);
+        let (dir, reruns) = (candidate.dir, candidate.reruns);
         let job = Job {
-            dir: candidate.dir,
-            name: candidate.name,
-            watch,
-            version: stat.version,
             ctime_ns: stat.ctime_ns,
-            settled: self.now.wall,
-            handed: Mono::default(),
-            ran: Duration::ZERO,
-            reruns: candidate.reruns,
-            begun: 0,
-            counted: 0,
-            cut_short: false,
-            repeats: false,
-            slot: 0,
-            alone: false,
-            not_before: Wall(0),
-            asked: Duration::ZERO,
-            phase: Phase::Ready,
-            outcome: None,
-            replayed: false,
-            displaced: false,
-            away: false,
-            was: None,
+            reruns,
             mark,
-            key: Box::default(),
-            pinned: false,
-            by: Box::default(),
-            fresh: true,
+            ..Job::new(watch, dir, candidate.name, stat.version, self.now.wall)
         };
         self.is_known_now(watch, version_digest(&stat.version));
-        self.jobs.insert(id, job);
+        self.jobs.insert(id, Box::new(job));
         self.job_of.insert(key, id);
         self.set_key(id);
         self.log_job(Level::Debug, id, || "settled".into());
@@ -250,7 +297,7 @@ impl Core {
             Some((_, Order::Arrival)) | None => Box::default(),
         };
         let fresh = self.jobs.get(&id).is_some_and(|job| job.begun == 0);
-        Rank { fresh, by, job: id }
+        Rank::new(fresh, by, id)
     }
 
     pub(super) fn enqueue(&mut self, id: JobId) {
@@ -259,7 +306,7 @@ impl Core {
             return;
         };
         job.by = rank.by.clone();
-        job.fresh = rank.fresh;
+        job.fresh = rank.is_fresh();
         job.phase = Phase::Ready;
         let key = job.key.clone();
         if let Some(watch) = self.watches.get_mut(job.watch as usize) {
@@ -273,11 +320,7 @@ impl Core {
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
-        let rank = Rank {
-            fresh: job.fresh,
-            by: job.by.clone(),
-            job: id,
-        };
+        let rank = Rank::new(job.fresh, job.by.clone(), id);
         let key = job.key.clone();
         if let Some(watch) = self.watches.get_mut(job.watch as usize) {
             watch.halted.remove(&id);
@@ -412,7 +455,7 @@ impl Core {
                 }
                 if let Some(job) = self.jobs.get_mut(&id) {
                     job.phase = Phase::Disposing {
-                        disposal,
+                        disposal: Box::new(disposal),
                         asked: false,
                         failures: 0,
                     };

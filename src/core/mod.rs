@@ -115,7 +115,7 @@ pub struct Core {
     files: Files,
     candidates: BTreeMap<FileKey, Candidate>,
     seen: Seen,
-    jobs: BTreeMap<JobId, Job>,
+    jobs: BTreeMap<JobId, Box<Job>>,
     job_of: BTreeMap<FileKey, JobId>,
     runs: BTreeMap<RunId, Run>,
     workers: BTreeMap<RunId, Worker>,

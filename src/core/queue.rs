@@ -7,12 +7,33 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A job's rank: those that were begun before first, then what `order` says, then the order of settling.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rank {
-    /// No attempt was begun: a late lower name never overtakes a started one.
-    pub fresh: bool,
     /// Path for `name`, big-endian time for `mtime`, empty for `arrival`.
     pub by: Box<[u8]>,
+    /// The job's number, and above it whether no attempt was begun: half a million may lie in a queue.
+    number: u64,
+}
+
+/// No attempt was begun: a late lower name never overtakes a started one. No job's number comes near it.
+const FRESH: u64 = 1 << 63;
+
+impl Rank {
+    /// `fresh`: no attempt was begun.
+    pub fn new(fresh: bool, by: Box<[u8]>, job: JobId) -> Rank {
+        Rank {
+            by,
+            number: job.0 | if fresh { FRESH } else { 0 },
+        }
+    }
+
+    /// No attempt was begun.
+    pub fn is_fresh(&self) -> bool {
+        self.number >= FRESH
+    }
+
     /// The job.
-    pub job: JobId,
+    pub fn job(&self) -> JobId {
+        JobId(self.number & !FRESH)
+    }
 }
 
 impl Ord for Rank {
@@ -22,9 +43,9 @@ impl Ord for Rank {
             ([], []) => Ordering::Equal,
             (one, another) => one.cmp(another),
         };
-        (self.fresh.cmp(&other.fresh))
+        (self.is_fresh().cmp(&other.is_fresh()))
             .then_with(by)
-            .then_with(|| self.job.cmp(&other.job))
+            .then_with(|| self.number.cmp(&other.number))
     }
 }
 
@@ -76,7 +97,7 @@ impl Queue {
             return;
         };
         let line = self.lines.entry(key.into()).or_default();
-        line.holders.remove(&rank.job);
+        line.holders.remove(&rank.job());
         if line.waiting.insert(rank) {
             self.behind += 1;
         }
@@ -85,13 +106,13 @@ impl Queue {
 
     /// The job that would be popped.
     pub fn first(&self) -> Option<JobId> {
-        self.offered.first().map(|rank| rank.job)
+        self.offered.first().map(|rank| rank.job())
     }
 
     /// The next job to start. Where keys are bounded it holds a place of its key from now on.
     pub fn pop(&mut self, key_of: impl Fn(JobId) -> Box<[u8]>) -> Option<JobId> {
         let rank = self.offered.pop_first()?;
-        let job = rank.job;
+        let job = rank.job();
         if let Some(places) = self.places {
             let key = key_of(job);
             self.take(&rank, &key, places);
@@ -114,11 +135,11 @@ impl Queue {
         let key = key_of(before);
         let line = self.lines.get_mut(&key)?;
         let rank = line.waiting.first().cloned()?;
-        if !fits(rank.job) {
+        if !fits(rank.job()) {
             return None;
         }
         self.take(&rank, &key, 1);
-        Some(rank.job)
+        Some(rank.job())
     }
 
     fn take(&mut self, rank: &Rank, key: &[u8], places: usize) {
@@ -128,7 +149,7 @@ impl Queue {
             self.behind -= 1;
         }
         line.offered.retain(|offered| offered != rank);
-        line.holders.insert(rank.job);
+        line.holders.insert(rank.job());
         line.offer(places, &mut self.offered);
     }
 
@@ -154,7 +175,7 @@ impl Queue {
         if line.waiting.remove(rank) {
             self.behind -= 1;
         }
-        line.holders.remove(&rank.job);
+        line.holders.remove(&rank.job());
         line.offer(places, &mut self.offered);
         if line.holders.is_empty() && line.waiting.is_empty() {
             self.lines.remove(key);
@@ -200,18 +221,11 @@ mod tests {
     use super::*;
 
     fn rank(by: &str, job: u64) -> Rank {
-        Rank {
-            fresh: true,
-            by: by.as_bytes().into(),
-            job: JobId(job),
-        }
+        Rank::new(true, by.as_bytes().into(), JobId(job))
     }
 
     fn begun(by: &str, job: u64) -> Rank {
-        Rank {
-            fresh: false,
-            ..rank(by, job)
-        }
+        Rank::new(false, by.as_bytes().into(), JobId(job))
     }
 
     fn key(job: JobId) -> Box<[u8]> {

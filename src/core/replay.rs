@@ -133,14 +133,9 @@ impl Core {
                 ..
             } => self.replay_concluded(at_s, job, outcome, disposal, version, ctime_ns),
             Record::Retarget { job, rel } => {
-                if let Some(Job {
-                    phase:
-                        Phase::Disposing {
-                            disposal: Disposal::Move { rel: target, .. },
-                            ..
-                        },
-                    ..
-                }) = self.jobs.get_mut(&job)
+                if let Some(job) = self.jobs.get_mut(&job)
+                    && let Phase::Disposing { disposal, .. } = &mut job.phase
+                    && let Disposal::Move { rel: target, .. } = &mut **disposal
                 {
                     *target = rel;
                 }
@@ -289,39 +284,13 @@ impl Core {
         if let Some(job) = old.and_then(|old| self.jobs.get_mut(&old)) {
             job.displaced = true;
         }
-        self.jobs.insert(
-            id,
-            Job {
-                dir,
-                name: name.into(),
-                watch,
-                version,
-                ctime_ns,
-                settled: at,
-                handed: Mono::default(),
-                ran: std::time::Duration::ZERO,
-                reruns,
-                begun: 0,
-                counted: 0,
-                cut_short: false,
-                repeats: false,
-                slot: 0,
-                alone: false,
-                not_before: Wall(0),
-                asked: Duration::ZERO,
-                phase: Phase::Ready,
-                outcome: None,
-                replayed: true,
-                displaced: false,
-                away: false,
-                was: None,
-                mark: 0,
-                key: Box::default(),
-                pinned: false,
-                by: Box::default(),
-                fresh: true,
-            },
-        );
+        let job = Job {
+            ctime_ns,
+            reruns,
+            replayed: true,
+            ..Job::new(watch, dir, name.into(), version, at)
+        };
+        self.jobs.insert(id, Box::new(job));
     }
 
     fn replay_concluded(
@@ -341,7 +310,7 @@ impl Core {
         job.ctime_ns = ctime_ns;
         if disposal != Disposal::Keep {
             job.phase = Phase::Disposing {
-                disposal,
+                disposal: Box::new(disposal),
                 asked: false,
                 failures: 0,
             };
@@ -717,7 +686,7 @@ fn job_records(id: JobId, job: &Job, slot: u32) -> Vec<Record> {
             job: id,
             outcome,
             end: None,
-            disposal: disposal.clone(),
+            disposal: (**disposal).clone(),
             version: job.version,
             ctime_ns: job.ctime_ns,
             output: Vec::new(),
