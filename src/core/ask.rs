@@ -24,7 +24,8 @@ pub struct Place {
 impl Place {
     /// The absolute path.
     pub fn path(&self) -> Vec<u8> {
-        let mut path = self.base.clone();
+        let mut path = Vec::with_capacity(self.base.len() + 1 + self.rel.len());
+        path.extend_from_slice(&self.base);
         if !self.rel.is_empty() {
             if path.last() != Some(&b'/') {
                 path.push(b'/');

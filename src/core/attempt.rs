@@ -72,8 +72,8 @@ impl Core {
         }
         let silent = self
             .tree
-            .place(watch.root, b"")
-            .is_none_or(|place| self.lanes.get(&place.mount).is_some_and(|lane| lane.silent));
+            .mount(watch.root)
+            .is_none_or(|mount| self.lanes.get(&mount).is_some_and(|lane| lane.silent));
         if silent || !self.rate_allows(index) || !self.batch_is_due(index) {
             return false;
         }
@@ -99,8 +99,8 @@ impl Core {
             let (fields, fixed) = file_arguments(&self.watches[index].plan);
             let cost = |jobs: &BTreeMap<JobId, Box<Job>>, tree: &Tree, id: JobId| {
                 jobs.get(&id).map_or(0, |job| {
-                    let path = tree.place(job.dir, &job.name);
-                    let path = path.map_or(0, |place| place.path().len());
+                    let path = tree.path(job.dir, &job.name);
+                    let path = path.map_or(0, |path| path.len());
                     fixed + fields * path.max(job.key.len()).max(FIELD_BYTES)
                 })
             };
@@ -182,7 +182,7 @@ impl Core {
             let there = self
                 .jobs
                 .get(id)
-                .is_some_and(|job| self.tree.place(job.dir, &job.name).is_some());
+                .is_some_and(|job| self.tree.mount(job.dir).is_some());
             if !there {
                 // Its directory is gone; where it went was looked for by the scan.
                 self.conclude(*id, Outcome::Gone, None, Vec::new());

@@ -182,8 +182,8 @@ impl Core {
         let displaced = job.displaced;
         let moved = self
             .tree
-            .place(dir, &name)
-            .is_some_and(|place| place.path() != path);
+            .is_at(dir, &name, &path)
+            .is_some_and(|there| !there);
         let Phase::Disposing { asked, .. } = &mut job.phase else {
             return;
         };

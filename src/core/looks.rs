@@ -96,8 +96,8 @@ impl Core {
         }
         let moved = self
             .tree
-            .place(dir, &name)
-            .is_some_and(|place| place.path() != path);
+            .is_at(dir, &name, &path)
+            .is_some_and(|there| !there);
         let written = matches!(&result, Ok(facts) if matches!(facts.lease, Held::By(_)));
         let found = match result {
             // Its directory is gone: what lies under that path now is another file.

@@ -380,8 +380,8 @@ impl Core {
 
     /// The absolute path, as far as it is known.
     fn path_of(&self, watch: u32, dir: DirId, name: &[u8]) -> Vec<u8> {
-        if let Some(place) = self.tree.place(dir, name) {
-            return place.path();
+        if let Some(path) = self.tree.path(dir, name) {
+            return path;
         }
         let mut path = match self.watches.get(watch as usize) {
             Some(watch) => watch.plan.path.clone(),

@@ -262,8 +262,16 @@ impl Core {
         if !state.active || name.starts_with(PRIVATE_PREFIX) {
             return false;
         }
-        let rel = self.tree.rel(dir, name);
-        !own(&state.plan.excluded, &rel) && state.plan.select.file(&rel) == Verdict::Yes
+        let plan = &state.plan;
+        let rel;
+        let rel = match plan.excluded.is_empty() && plan.select.is_of_names() {
+            true => name,
+            false => {
+                rel = self.tree.rel(dir, name);
+                &rel
+            }
+        };
+        !own(&plan.excluded, rel) && plan.select.file(rel) == Verdict::Yes
     }
 
     // ---- directories ----
@@ -366,7 +374,7 @@ impl Core {
     /// Puts a directory on its way to its scout.
     pub(super) fn queue_bind(&mut self, dir: DirId) {
         self.timers.clear(Timer::Bind(dir));
-        let mount = self.tree.place(dir, b"").map(|place| place.mount);
+        let mount = self.tree.mount(dir);
         let (Some(mount), Some(node)) = (mount, self.tree.get_mut(dir)) else {
             return;
         };

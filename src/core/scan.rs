@@ -207,7 +207,7 @@ impl Core {
         };
         let known = self.tree.get(old).is_some_and(|node| node.recorded);
         // A directory may be seen twice through a mount; then it is not one that was renamed.
-        let mount = |dir| self.tree.place(dir, b"").map(|place| place.mount);
+        let mount = |dir| self.tree.mount(dir);
         let apart = mount(old) != mount(new)
             || self
                 .tree

@@ -341,6 +341,11 @@ impl Select {
         self.built_in
     }
 
+    /// Whether nothing but a file's name counts.
+    pub fn is_of_names(&self) -> bool {
+        self.include.is_empty() && self.exclude.is_empty()
+    }
+
     /// The verdict on a file at `rel` below the root. Directories on the way are judged by `enter`.
     pub fn file(&self, rel: &[u8]) -> Verdict {
         match self.enter(rel) {
@@ -356,7 +361,11 @@ impl Select {
         if self.built_in {
             let name = name_of(rel);
             for (pattern, begin, end) in BUILT_IN {
-                if name.starts_with(begin.as_bytes()) && name.ends_with(end.as_bytes()) {
+                let (begin, end) = (begin.as_bytes(), end.as_bytes());
+                // One byte tells nearly all of them apart.
+                let may = (begin.is_empty() || begin.first() == name.first())
+                    && (end.is_empty() || end.last() == name.last());
+                if may && name.starts_with(begin) && name.ends_with(end) {
                     return Verdict::BuiltIn(pattern);
                 }
             }

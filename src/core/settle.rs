@@ -203,11 +203,7 @@ impl Core {
         if let Some(settle) = watch.plan.settle {
             return settle;
         }
-        let mount = self
-            .tree
-            .place(candidate.dir, b"")
-            .map(|place| place.mount)
-            .unwrap_or_default();
+        let mount = self.tree.mount(candidate.dir).unwrap_or_default();
         let confirmed = match lease {
             Held::Free => true,
             Held::NotAsked => self.lease_can_be_trusted(mount),
@@ -287,11 +283,11 @@ impl Core {
         if candidate.asked.is_some() || candidate.queued {
             return;
         }
-        match self.tree.place(candidate.dir, b"") {
-            Some(place) => {
+        match self.tree.mount(candidate.dir) {
+            Some(mount) => {
                 candidate.queued = true;
                 let watch = self.tree.get(candidate.dir).map_or(0, |node| node.watch);
-                self.lane(place.mount).probes.push_back(watch, key);
+                self.lane(mount).probes.push_back(watch, key);
             }
             None => {
                 // The root is missing; the scan at its return does not name what is a candidate
@@ -346,8 +342,7 @@ impl Core {
         candidate.asked = None;
         let stale = std::mem::take(&mut candidate.stale);
         let dir = candidate.dir;
-        let place = self.tree.place(dir, &candidate.name);
-        if place.is_some_and(|place| place.path() != path) {
+        if self.tree.is_at(dir, &candidate.name, &path) == Some(false) {
             // Its directory was renamed since the question: no look before a hand-over is spared for this one.
             self.renamed = Some(self.now.mono);
         }
@@ -458,8 +453,8 @@ impl Core {
         };
         let moved = self
             .tree
-            .place(candidate.dir, &candidate.name)
-            .is_none_or(|place| place.path() != path);
+            .is_at(candidate.dir, &candidate.name, &path)
+            .is_none_or(|there| !there);
         match fault {
             Fault::Here(ENOENT | ENOTDIR) | Fault::Crossed(_) if !bound => {
                 self.refused(key, Waits::Probe);

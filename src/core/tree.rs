@@ -341,45 +341,112 @@ impl Tree {
 
     /// Where `name` in `dir` is (`dir` itself for an empty name), if its base is known.
     pub fn place(&self, dir: DirId, name: &[u8]) -> Option<Place> {
-        let mut names: Vec<&[u8]> = Vec::new();
-        if !name.is_empty() {
-            names.push(name);
+        let (base, _) = self.base_of(dir)?;
+        Some(Place {
+            base: base.path.clone(),
+            mount: base.mount,
+            rel: self.names(None, dir, name, |id| self.bases.contains_key(&id)),
+        })
+    }
+
+    /// The absolute path of that place.
+    pub fn path(&self, dir: DirId, name: &[u8]) -> Option<Vec<u8>> {
+        let (base, is_base) = self.base_of(dir)?;
+        if is_base && name.is_empty() {
+            return Some(base.path.clone());
         }
+        let above = base.path.strip_suffix(b"/").unwrap_or(&base.path);
+        Some(self.names(Some(above), dir, name, |id| self.bases.contains_key(&id)))
+    }
+
+    /// Whether that place has this absolute path; `None` if its base is not known.
+    pub fn is_at(&self, dir: DirId, name: &[u8], path: &[u8]) -> Option<bool> {
+        let (base, _) = self.base_of(dir)?;
+        let mut rest = path;
+        let mut last = name;
+        let mut at = dir;
+        loop {
+            if !last.is_empty() {
+                match rest
+                    .strip_suffix(last)
+                    .and_then(|rest| rest.strip_suffix(b"/"))
+                {
+                    Some(above) => rest = above,
+                    None => return Some(false),
+                }
+            }
+            if self.bases.contains_key(&at) {
+                let whole = rest.len() == path.len();
+                let above = base.path.strip_suffix(b"/").unwrap_or(&base.path);
+                return Some(rest == if whole { &base.path } else { above });
+            }
+            let node = self.dirs.get(&at)?;
+            last = &node.name;
+            at = node.parent;
+        }
+    }
+
+    /// The mount on which `dir` is, if its base is known.
+    pub fn mount(&self, dir: DirId) -> Option<MountId> {
+        Some(self.base_of(dir)?.0.mount)
+    }
+
+    /// The base above `dir`, and whether it is `dir` itself.
+    fn base_of(&self, dir: DirId) -> Option<(&Base, bool)> {
         let mut at = dir;
         loop {
             if let Some(base) = self.bases.get(&at) {
-                names.reverse();
-                return Some(Place {
-                    base: base.path.clone(),
-                    mount: base.mount,
-                    rel: names.join(&b'/'),
-                });
+                return Some((base, at == dir));
             }
             let node = self.dirs.get(&at)?;
             if node.parent == DirId(0) {
                 return None;
             }
-            names.push(&node.name);
             at = node.parent;
         }
     }
 
     /// Path of `name` in `dir` below the watch's root.
     pub fn rel(&self, dir: DirId, name: &[u8]) -> Vec<u8> {
-        let mut names: Vec<&[u8]> = Vec::new();
-        if !name.is_empty() {
-            names.push(name);
-        }
-        let mut at = dir;
-        while let Some(node) = self.dirs.get(&at) {
-            if node.parent == DirId(0) {
-                break;
+        self.names(None, dir, name, |_| false)
+    }
+
+    /// The names from the first directory that `is_top` (or a root) down to `name` in `dir`, with slashes between them,
+    /// and behind `above`, if there is one, with one more.
+    fn names(
+        &self,
+        above: Option<&[u8]>,
+        dir: DirId,
+        name: &[u8],
+        is_top: impl Fn(DirId) -> bool,
+    ) -> Vec<u8> {
+        let upwards = || {
+            let mut at = dir;
+            let own = Some(name).filter(|name| !name.is_empty());
+            let is_top = &is_top;
+            own.into_iter().chain(std::iter::from_fn(move || {
+                let node = self.dirs.get(&at).filter(|_| !is_top(at))?;
+                at = node.parent;
+                (at != DirId(0)).then_some(&*node.name)
+            }))
+        };
+        let length: usize = upwards().map(|name| name.len() + 1).sum();
+        let length = match above {
+            Some(above) => above.len() + length,
+            None => length.saturating_sub(1),
+        };
+        let mut path = Vec::with_capacity(length);
+        path.extend_from_slice(above.unwrap_or_default());
+        path.resize(length, b'/');
+        let mut end = length;
+        for name in upwards() {
+            let start = end.saturating_sub(name.len());
+            if let Some(place) = path.get_mut(start..end) {
+                place.copy_from_slice(name);
             }
-            names.push(&node.name);
-            at = node.parent;
+            end = start.saturating_sub(1);
         }
-        names.reverse();
-        names.join(&b'/')
+        path
     }
 
     /// Whether `dir` is `above` or lies below it.
@@ -444,6 +511,8 @@ mod tests {
         let a = tree.add(0, root, b"a");
         let b = tree.add(0, a, b"b");
         assert_eq!(tree.rel(b, b"f"), b"a/b/f");
+        assert_eq!(tree.rel(b, b""), b"a/b");
+        assert_eq!(tree.rel(root, b""), b"");
         assert_eq!(
             tree.place(b, b"f").map(|p| p.path()),
             Some(b"/srv/a/b/f".to_vec())
@@ -454,6 +523,53 @@ mod tests {
         assert_eq!(tree.child(root, b"z"), Some(a));
         assert!(tree.is_below(b, a) && !tree.is_below(a, b));
         assert_eq!(tree.subtree(root), vec![root, a, b]);
+    }
+
+    #[test]
+    fn a_path_is_known_again() {
+        let mut tree = Tree::default();
+        let root = tree.add(0, DirId(0), b"");
+        assert_eq!(tree.is_at(root, b"f", b"/srv/f"), None);
+        assert_eq!(tree.path(root, b"f"), None);
+        let (a, mount) = (tree.add(0, root, b"a"), tree.add(0, root, b"m"));
+        let below = tree.add(0, mount, b"b");
+        for top in [&b"/"[..], b"/srv"] {
+            tree.set_base(
+                root,
+                Base {
+                    path: top.to_vec(),
+                    ..base()
+                },
+            );
+            let inner = Base {
+                path: b"/srv/m".to_vec(),
+                mount: MountId(2),
+            };
+            tree.set_base(mount, inner);
+            for dir in [root, a, mount, below] {
+                for name in [&b"f"[..], b""] {
+                    let place = tree.place(dir, name);
+                    let path = place.as_ref().map(Place::path);
+                    assert_eq!(tree.path(dir, name), path);
+                    assert_eq!(tree.mount(dir), place.map(|place| place.mount));
+                    let path = path.unwrap_or_default();
+                    assert_eq!(tree.is_at(dir, name, &path), Some(true), "{path:?}");
+                    for other in [
+                        &b"/"[..],
+                        b"",
+                        b"/srv",
+                        b"/srv/",
+                        b"/srv/a",
+                        b"/srv/a/f",
+                        b"/srv/g",
+                        b"f",
+                    ] {
+                        assert_eq!(tree.is_at(dir, name, other), Some(other == path));
+                    }
+                }
+            }
+        }
+        assert_eq!(tree.path(below, b"f"), Some(b"/srv/m/b/f".to_vec()));
     }
 
     #[test]

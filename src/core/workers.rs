@@ -110,7 +110,7 @@ impl Core {
         let Some(job) = self.jobs.get_mut(&id) else {
             return false;
         };
-        if self.tree.place(job.dir, &job.name).is_none() {
+        if self.tree.mount(job.dir).is_none() {
             self.conclude(id, Outcome::Gone, None, Vec::new());
             return true;
         }
@@ -285,7 +285,7 @@ impl Core {
                 let placed = self
                     .jobs
                     .get(id)
-                    .is_some_and(|job| self.tree.place(job.dir, &job.name).is_some());
+                    .is_some_and(|job| self.tree.mount(job.dir).is_some());
                 if !placed {
                     self.conclude(*id, Outcome::Gone, None, Vec::new());
                     continue;
