@@ -36,6 +36,7 @@ impl Core {
             self.start_jobs();
             self.feed_workers();
         }
+        self.just_seen.clear();
     }
 
     fn start_jobs(&mut self) {

@@ -14,6 +14,10 @@ use crate::plan::{Disposition, Level, Order, WatchPlan};
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
+/// A file that settled in this turn by a look that was asked for no longer ago than this is handed to a worker without
+/// another look: no look is younger, when its answer has come, than the way of an answer is long.
+const JUST_NOW: Duration = Duration::from_millis(100);
+
 /// Where a job stands.
 #[derive(Clone, Debug)]
 pub enum Phase {
@@ -204,6 +208,9 @@ impl Core {
             reruns: candidate.reruns,
         });
         let mark = self.tree.get(candidate.dir).map_or(0, |node| node.mark);
+        if self.now.mono.since(candidate.asked_at) <= JUST_NOW {
+            self.just_seen.insert(id);
+        }
         let (dir, reruns) = (candidate.dir, candidate.reruns);
         let job = Job {
             ctime_ns: stat.ctime_ns,

@@ -7,7 +7,7 @@ use super::timers::Timer;
 use super::tree::Bind;
 use super::turns::Turns;
 use super::{Asked, Core, ScoutId};
-use crate::plan::Observe;
+use crate::plan::{Action, Observe, Order};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ use std::time::Duration;
 const BINDS_MAX: usize = 16;
 /// Probes in flight for one scout.
 const PROBES_MAX: usize = 512;
+/// As many go on where workers have no room.
+const PROBES_BEHIND: usize = 32;
 /// Looks at jobs' files in flight for one scout, besides the probes: a job that waits for its look leaves its place to
 /// the next, so that `concurrency` does not bound them. As many as a worker's window usually has: with fewer, that many
 /// go to a worker with each flush of the journal.
@@ -122,12 +124,48 @@ impl Core {
                 };
                 self.ask_look(job);
             }
-            while self.lane(mount).has_room_for_probe() {
-                let Some(key) = self.lane(mount).probes.pop_front() else {
-                    break;
-                };
-                self.ask_probe(mount, key);
-            }
+            self.pump_probes(mount);
+        }
+    }
+
+    fn pump_probes(&mut self, mount: MountId) {
+        let Some(mut probes) = self
+            .lanes
+            .get_mut(&mount)
+            .map(|lane| std::mem::take(&mut lane.probes))
+        else {
+            return;
+        };
+        while let Some(lane) = self.lanes.get(&mount)
+            && lane.has_room_for_probe()
+        {
+            let asked = lane.probes_asked;
+            let Some(key) = probes.pop_front_of(|watch| asked < self.probes_of_use(watch)) else {
+                break;
+            };
+            self.ask_probe(mount, key);
+        }
+        self.lane(mount).probes = probes;
+    }
+
+    /// How many files may be looked at at a time for a watch. What settles and is handed to a worker at once is looked at
+    /// once; what has to wait for its place there is looked at twice: as many as its workers take, while nothing waits.
+    /// Where the order of what is ready is not that of settling, as much as possible is to be ready.
+    fn probes_of_use(&self, watch: u32) -> usize {
+        let Some(state) = self.watches.get(watch as usize) else {
+            return PROBES_MAX;
+        };
+        let at_once = matches!(state.plan.action, Action::Worker(_))
+            && state.plan.order == Order::Arrival
+            && state.plan.batch.is_none()
+            && !state.queue.is_keyed();
+        if !at_once {
+            return PROBES_MAX;
+        }
+        let (room, all) = self.room_at_workers(state);
+        match state.queue.len() <= room {
+            true => PROBES_BEHIND.max(all),
+            false => PROBES_BEHIND,
         }
     }
 

@@ -121,6 +121,10 @@ pub struct Core {
     workers: BTreeMap<RunId, Worker>,
     /// When something was renamed last: what was looked at in the same turn may have been looked at elsewhere.
     renamed: Option<Mono>,
+    /// What was created in this turn.
+    links: Vec<FileKey>,
+    /// Jobs whose files were looked at just now, with all that a look before a hand-over asks; until the end of the turn.
+    just_seen: BTreeSet<JobId>,
     /// Workers that have something to be handed over at the end of the turn.
     to_feed: BTreeSet<RunId>,
     /// Those of `runs` that look for what deliveries left.
@@ -174,6 +178,8 @@ impl Core {
             runs: BTreeMap::new(),
             workers: BTreeMap::new(),
             renamed: None,
+            links: Vec::new(),
+            just_seen: BTreeSet::new(),
             to_feed: BTreeSet::new(),
             sweeps: 0,
             slots: Slots::default(),
@@ -245,6 +251,7 @@ impl Core {
     /// Everything that is due now, and whatever the inputs since the last call made possible.
     pub fn due(&mut self, now: Now) {
         self.now = now;
+        self.await_closes();
         while let Some(timer) = self.timers.pop(now.mono) {
             match timer {
                 Timer::Candidate(key) => self.candidate_due(key),
@@ -269,6 +276,11 @@ impl Core {
         self.dispatch();
         self.check_ready();
         self.check_drained();
+    }
+
+    /// Takes the wishes, in order, in exchange for a list that is empty: the next ones need not make room again.
+    pub fn swap_effects(&mut self, effects: &mut Vec<Effect>) {
+        std::mem::swap(&mut self.out, effects);
     }
 
     /// Takes the wishes, in order.

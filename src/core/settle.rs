@@ -259,8 +259,7 @@ impl Core {
         if quiet.is_zero() || candidate.seen.is_none() {
             candidate.waits = Waits::Probe;
             if candidate.signal == Signal::Link && candidate.hinted == now {
-                self.timers
-                    .set(Timer::Candidate(key), now.after(CREATE_PATIENCE));
+                self.links.push(key);
             } else {
                 self.queue_probe(key);
             }
@@ -272,6 +271,20 @@ impl Core {
             self.queue_probe(key);
         } else {
             self.timers.set(Timer::Candidate(key), at);
+        }
+    }
+
+    /// Arms the timers of what was created, unless more was heard of it in the same turn, as is usual in a burst.
+    pub(super) fn await_closes(&mut self) {
+        for key in std::mem::take(&mut self.links) {
+            if let Some(candidate) = self.candidates.get(&key)
+                && candidate.signal == Signal::Link
+                && candidate.asked.is_none()
+                && !candidate.queued
+            {
+                let at = candidate.hinted.after(CREATE_PATIENCE);
+                self.timers.set(Timer::Candidate(key), at);
+            }
         }
     }
 

@@ -27,9 +27,17 @@ impl<T> Turns<T> {
 
     /// The next of the watch whose turn it is.
     pub(super) fn pop_front(&mut self) -> Option<T> {
+        self.pop_front_of(|_| true)
+    }
+
+    /// The next of the watch whose turn it is among those that `may`.
+    pub(super) fn pop_front_of(&mut self, may: impl Fn(u32) -> bool) -> Option<T> {
         let after = self.last.checked_add(1);
-        let next = after.and_then(|after| self.queues.range(after..).next());
-        let watch = *next.or_else(|| self.queues.iter().next())?.0;
+        let later = after
+            .into_iter()
+            .flat_map(|after| self.queues.range(after..));
+        let all = later.chain(self.queues.range(..=self.last));
+        let watch = all.map(|(watch, _)| *watch).find(|watch| may(*watch))?;
         self.last = watch;
         let queue = self.queues.get_mut(&watch)?;
         let one = queue.pop_front();
@@ -60,6 +68,18 @@ mod tests {
         let all: Vec<i32> = std::iter::from_fn(|| turns.pop_front()).collect();
         assert_eq!(all, [10, 0, 20, 1, 21, 2, 3]);
         assert!(turns.is_empty());
+    }
+
+    #[test]
+    fn who_may_not_is_passed_over() {
+        let mut turns = Turns::default();
+        for watch in [2, 7, 9] {
+            turns.push_back(watch, watch);
+        }
+        assert_eq!(turns.pop_front_of(|watch| watch != 2), Some(7));
+        assert_eq!(turns.pop_front_of(|watch| watch < 7), Some(2));
+        assert_eq!(turns.pop_front_of(|watch| watch < 7), None);
+        assert_eq!(turns.pop_front(), Some(9));
     }
 
     #[test]

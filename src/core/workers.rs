@@ -5,6 +5,7 @@
 //! its line → answered. A worker that ends with one job unanswered has failed with that; with several, nobody knows because
 //! of which: they are handed out again each alone.
 
+use super::files::FileKey;
 use super::ids::{JobId, RunId};
 use super::job::Phase;
 use super::operate::Mode;
@@ -14,6 +15,7 @@ use super::runs::{Kind, Run, attempt_end};
 use super::template::Values;
 use super::time::{Mono, Wall};
 use super::timers::Timer;
+use super::watch::Watch;
 use super::{ChildEnd, Core, Effect, Program, SpawnOrder, Stdin};
 use crate::plan::{Action, Level, WorkerPlan};
 use std::collections::BTreeSet;
@@ -115,13 +117,33 @@ impl Core {
             return true;
         }
         job.phase = Phase::Handing { run };
+        let heard = FileKey::new(job.dir, &job.name);
+        // Another look would tell nothing new, unless something was heard since.
+        let seen = self.just_seen.remove(&id) && !self.candidates.contains_key(&heard);
         if let Some(worker) = self.workers.get_mut(&run) {
             worker.alone = alone;
             worker.looking.insert(id);
         }
-        // Even if its settling was seen just now: that answer may be to an older look.
-        self.ask_look(id);
+        if seen {
+            self.hand_over(id, run);
+        } else {
+            self.ask_look(id);
+        }
         true
+    }
+
+    /// How many jobs its workers would take now, and how many if they had none.
+    pub(super) fn room_at_workers(&self, state: &Watch) -> (usize, usize) {
+        let Action::Worker(plan) = &state.plan.action else {
+            return (0, 0);
+        };
+        let window = plan.window as usize;
+        let runs = state.posts.iter().filter_map(|post| post.run);
+        runs.filter(|run| self.takes(*run))
+            .filter_map(|run| self.workers.get(&run))
+            .fold((0, 0), |(room, all), worker| {
+                (room + window.saturating_sub(worker.load()), all + window)
+            })
     }
 
     /// Makes the workers that the watch is to have and that may be made now.

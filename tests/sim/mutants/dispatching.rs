@@ -234,16 +234,10 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "handed over without another look",
         file: "src/core/workers.rs",
-        old: r##"        self.ask_look(id);
-        true
-"##,
-        new: r##"        if MUTANT {
-            self.hand_over(id, run);
-        } else {
-            self.ask_look(id);
-        }
-        true
-"##,
+        old: r##"        if seen {
+            self.hand_over(id, run);"##,
+        new: r##"        if seen || MUTANT {
+            self.hand_over(id, run);"##,
     },
     Mutant {
         name: "handed over though somebody writes",
