@@ -1,6 +1,7 @@
 //! The loop: one thread, five steps a turn. What decides is `core`, what acts is a room each; this
 //! connects them in the one order that makes the promises hold.
 
+mod burst;
 mod compaction;
 mod output;
 mod room;
@@ -19,7 +20,7 @@ use crate::scout::{Launcher, Scouts};
 use crate::service::{Manager, Signal, Signals};
 use crate::sys::clock;
 use crate::watch::Watcher;
-use mio::{Events, Poll, Token};
+use mio::{Events, Interest, Poll, Token};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -34,6 +35,8 @@ const MOUNTS: Token = Token(2);
 
 /// inotify events read in one turn; the rest is due at once in the next.
 const EVENTS_A_TURN: usize = 4096;
+/// Room for so many inputs and effects is kept from turn to turn.
+const KEPT: usize = 2048;
 /// Answers taken from one scout in one turn.
 const ANSWERS_A_TURN: usize = 1024;
 
@@ -88,10 +91,14 @@ struct Daemon {
     scouts: Scouts,
     source: Source,
     due: Due,
+    burst: burst::Burst,
     /// Signals not yet acted on.
     held: Vec<Signal>,
     /// Answers of scouts and ends of children, which wait until every event before them has been read.
     late: Vec<Input>,
+    /// Room for a turn's inputs and effects; empty between turns.
+    inputs: Vec<Input>,
+    effects: Vec<Effect>,
     room: room::Room,
     compaction: compaction::Compaction,
     stops: u32,
@@ -107,19 +114,23 @@ impl Daemon {
         self.sleep()?;
         self.log.gather();
         // 2. Drain what is ready, each source to its budget.
-        let inputs = self.drain()?;
+        let mut inputs = std::mem::take(&mut self.inputs);
+        self.drain(&mut inputs)?;
         // 3. The core decides.
-        for input in inputs {
+        for input in inputs.drain(..) {
             self.core.step(self.now, input);
         }
+        self.inputs = kept(inputs);
         self.core.due(self.now);
-        let effects = self.core.effects();
+        let mut effects = std::mem::take(&mut self.effects);
+        self.core.swap_effects(&mut effects);
         // 4. What was decided becomes durable, with one flush.
         self.remember(&effects)?;
         // 5. Only then it is done.
-        for effect in effects {
+        for effect in effects.drain(..) {
             self.perform(effect)?;
         }
+        self.effects = kept(effects);
         self.children
             .flush()
             .map_err(|error| Fatal::new(70, format!("a worker's pipe: {error}")))?;
@@ -162,6 +173,7 @@ impl Daemon {
             self.children.deadline(),
             self.log.wants_wakeup(),
             self.room.deadline(),
+            self.burst.deadline(),
             self.watchdog,
             self.manager
                 .wants_retry()
@@ -176,10 +188,14 @@ impl Daemon {
 
     /// Remembers what has become ready: it is told of once.
     fn note_ready(&mut self) -> Result<(), Fatal> {
+        let mut woken = false;
         for event in &self.events {
             match event.token() {
                 SIGNALS => self.due.signals = true,
-                INOTIFY => self.due.inotify = true,
+                INOTIFY => {
+                    self.due.inotify = true;
+                    woken = true;
+                }
                 MOUNTS => self.due.mounts = true,
                 compaction::COMPACTION => self.due.compaction = true,
                 token if Scouts::owns(token) => self.due.scouts.push(token),
@@ -190,13 +206,19 @@ impl Daemon {
                 }
             }
         }
+        if woken && self.burst.woken(self.now.mono) {
+            self.poll
+                .registry()
+                .deregister(&mut self.watcher)
+                .map_err(|error| Fatal::new(70, format!("epoll_ctl: {error}")))?;
+        }
+        self.due.inotify |= self.burst.is_due(self.now.mono);
         Ok(())
     }
 
-    fn drain(&mut self) -> Result<Vec<Input>, Fatal> {
+    fn drain(&mut self, inputs: &mut Vec<Input>) -> Result<(), Fatal> {
         self.note_ready()?;
-        let mut inputs = Vec::new();
-        self.drain_signals(&mut inputs)?;
+        self.drain_signals(inputs)?;
         if std::mem::take(&mut self.due.mounts)
             && let Some(mounts) = self.read_mounts()
         {
@@ -215,12 +237,11 @@ impl Daemon {
         self.due.scouts = ready;
         self.drain_children();
         self.scouts.tick(mono, &mut self.children, &mut self.late);
-        if self.drain_inotify(&mut inputs)? {
+        if self.drain_inotify(inputs)? {
             inputs.append(&mut self.late);
         }
-        self.room
-            .check(&mut self.journal, self.now.mono, &mut inputs);
-        Ok(inputs)
+        self.room.check(&mut self.journal, self.now.mono, inputs);
+        Ok(())
     }
 
     fn drain_inotify(&mut self, inputs: &mut Vec<Input>) -> Result<bool, Fatal> {
@@ -228,11 +249,19 @@ impl Daemon {
         if !self.due.inotify && self.late.is_empty() {
             return Ok(true);
         }
+        let before = inputs.len();
         let drained = self
             .watcher
             .drain(EVENTS_A_TURN, inputs)
             .map_err(|error| Fatal::new(70, format!("read from inotify: {error}")))?;
         self.due.inotify = !drained;
+        if self.burst.read(self.now.mono, inputs.len() > before) {
+            // What has come meanwhile is told of at once (epoll(7)).
+            self.poll
+                .registry()
+                .register(&mut self.watcher, INOTIFY, Interest::READABLE)
+                .map_err(|error| Fatal::new(70, format!("epoll_ctl: {error}")))?;
+        }
         Ok(drained)
     }
 
@@ -483,6 +512,14 @@ impl Daemon {
         };
         self.tell(|manager| manager.ready());
         plan
+    }
+}
+
+/// A list that was used up, for its room: unless that is more than it usually takes.
+fn kept<T>(list: Vec<T>) -> Vec<T> {
+    match list.capacity() > KEPT {
+        true => Vec::new(),
+        false => list,
     }
 }
 
