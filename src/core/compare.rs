@@ -414,7 +414,7 @@ impl Core {
         let mut waiting: BTreeMap<u64, Vec<FileKey>> = BTreeMap::new();
         let mut inos = BTreeSet::new();
         for (key, candidate) in self.held(watch, Waits::ScanEnd) {
-            if let Some((version, _)) = &candidate.seen {
+            if let Some((version, _)) = candidate.seen.as_deref() {
                 inos.insert(version.ino);
                 let version = version_digest(version);
                 waiting.entry(version).or_default().push(key);

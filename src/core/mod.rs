@@ -113,7 +113,7 @@ pub struct Core {
     watches: Vec<Watch>,
     tree: Tree,
     files: Files,
-    candidates: BTreeMap<FileKey, Candidate>,
+    candidates: BTreeMap<FileKey, Box<Candidate>>,
     seen: Seen,
     jobs: BTreeMap<JobId, Box<Job>>,
     job_of: BTreeMap<FileKey, JobId>,

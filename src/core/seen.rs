@@ -25,7 +25,8 @@ impl Core {
         let Some(candidate) = self.candidates.get_mut(&key) else {
             return;
         };
-        let before = std::mem::replace(&mut candidate.seen, seen).map(|(version, _)| version);
+        let before = candidate.seen().map(|(version, _)| version);
+        candidate.seen = seen.map(Box::new);
         let version = seen.map(|(version, _)| version);
         if version.is_some() {
             self.seen.sightings += 1;
@@ -79,7 +80,7 @@ impl Core {
     }
 
     /// It is one no longer.
-    pub(super) fn take_candidate(&mut self, key: FileKey) -> Option<Candidate> {
+    pub(super) fn take_candidate(&mut self, key: FileKey) -> Option<Box<Candidate>> {
         self.see(key, None);
         self.seen.unfresh.remove(&key);
         self.seen.held.remove(&key);
@@ -105,7 +106,8 @@ impl Core {
     ) -> impl Iterator<Item = (FileKey, &Candidate)> {
         self.seen.held.iter().filter_map(move |key| {
             let candidate = self.candidates.get(key)?;
-            (candidate.waits == what && self.is_in(watch, key.dir())).then_some((*key, candidate))
+            (candidate.waits == what && self.is_in(watch, key.dir()))
+                .then_some((*key, &**candidate))
         })
     }
 

@@ -69,7 +69,7 @@ pub enum Waits {
     Errno(i32),
 }
 
-/// A file that some hint named, not yet judged.
+/// A file that some hint named, not yet judged. In a burst there are half a million, of which few were looked at.
 #[derive(Debug)]
 pub struct Candidate {
     /// Its directory.
@@ -85,7 +85,7 @@ pub struct Candidate {
     /// When the first one did.
     pub since: Mono,
     /// Version and ctime last seen.
-    pub seen: Option<(Version, i64)>,
+    pub seen: Option<Box<(Version, i64)>>,
     /// When they were first seen so.
     pub seen_at: Mono,
     /// The number of the last look or listing that saw them: of two names with one version, the file is under the
@@ -107,6 +107,13 @@ pub struct Candidate {
     pub waits: Waits,
     /// Job changes in a row before this one, if an event came while its job ran.
     pub reruns: u8,
+}
+
+impl Candidate {
+    /// Version and ctime last seen.
+    pub(super) fn seen(&self) -> Option<(Version, i64)> {
+        self.seen.as_deref().copied()
+    }
 }
 
 impl Core {
@@ -133,24 +140,26 @@ impl Core {
             }
             _ => 0,
         };
-        let candidate = self.candidates.entry(key).or_insert_with(|| Candidate {
-            dir,
-            name: name.into(),
-            signal,
-            closed: false,
-            hinted: now,
-            since: now,
-            seen: None,
-            seen_at: now,
-            sighted: 0,
-            asked: None,
-            asked_at: now,
-            stale: false,
-            fresh: false,
-            queued: false,
-            refusals: 0,
-            waits: Waits::Probe,
-            reruns: 0,
+        let candidate = self.candidates.entry(key).or_insert_with(|| {
+            Box::new(Candidate {
+                dir,
+                name: name.into(),
+                signal,
+                closed: false,
+                hinted: now,
+                since: now,
+                seen: None,
+                seen_at: now,
+                sighted: 0,
+                asked: None,
+                asked_at: now,
+                stale: false,
+                fresh: false,
+                queued: false,
+                refusals: 0,
+                waits: Waits::Probe,
+                reruns: 0,
+            })
         });
         candidate.reruns = candidate.reruns.max(reruns);
         if signal == Signal::Scan {
@@ -158,7 +167,7 @@ impl Core {
             let seen = (stat.version, stat.ctime_ns);
             if candidate.seen.is_some() || candidate.asked.is_some() || candidate.queued {
                 // Its own probes see what the listing saw, and later.
-                let same = candidate.seen == Some(seen);
+                let same = candidate.seen() == Some(seen);
                 let fresh = candidate.fresh && same;
                 self.set_fresh(key, fresh);
                 if same {
@@ -379,10 +388,10 @@ impl Core {
         let Some(candidate) = self.candidates.get_mut(&key) else {
             return;
         };
-        if candidate.seen.map(|(version, _)| version) != Some(seen.0) {
+        if candidate.seen().map(|(version, _)| version) != Some(seen.0) {
             candidate.seen_at = now;
         }
-        if let Some((before, _)) = candidate.seen
+        if let Some((before, _)) = candidate.seen()
             && (before.ino, before.btime_ns) == (seen.0.ino, seen.0.btime_ns)
             && before != seen.0
             && matches!(candidate.signal, Signal::Moved | Signal::Link)
@@ -391,7 +400,7 @@ impl Core {
             candidate.signal = Signal::Close;
         }
         if candidate.fresh
-            && candidate.seen.is_some_and(|(before, _)| {
+            && candidate.seen().is_some_and(|(before, _)| {
                 (before.ino, before.btime_ns) != (seen.0.ino, seen.0.btime_ns)
             })
         {
@@ -401,7 +410,7 @@ impl Core {
         }
         // A listing found another file here: whether this one was known under another name, the next tells.
         let another = candidate.signal == Signal::Scan
-            && candidate.seen.is_some_and(|(before, _)| {
+            && candidate.seen().is_some_and(|(before, _)| {
                 (before.ino, before.btime_ns) != (seen.0.ino, seen.0.btime_ns)
             });
         let closed = candidate.closed;
@@ -678,7 +687,7 @@ impl Core {
             return;
         };
         self.timers.clear(Timer::Candidate(key));
-        self.arrive(watch, key, candidate, stat);
+        self.arrive(watch, key, *candidate, stat);
     }
 
     /// Judges again everything in `watch` that waited for `what`.
