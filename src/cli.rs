@@ -8,8 +8,9 @@ mod watch;
 pub use check::Filesystem;
 
 use crate::config::{self, ConfigErrors};
+use crate::core::claim::KEEP;
 use crate::core::delivery;
-use crate::{daemon, deliver};
+use crate::{claim, daemon, deliver};
 use clap::{Arg, ArgMatches, Command, value_parser};
 use std::ffi::OsString;
 use std::io::Write;
@@ -165,6 +166,7 @@ fn internal(arguments: &[OsString]) -> Option<u8> {
     match subcommand.as_bytes() {
         delivery::DELIVER => Some(deliver::deliver_file(rest)),
         delivery::SWEEP => Some(deliver::sweep_directory(rest)),
+        KEEP => Some(claim::keep_claims(rest)),
         _ => None,
     }
 }

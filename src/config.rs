@@ -170,6 +170,8 @@ pub(crate) fn assemble(
             dead: place!(dead),
             deliver: place!(deliver),
             output: place!(output),
+            claim: place!(claim),
+            claim_done: place!(claim_done),
             cycle: raw
                 .cycle
                 .as_ref()

@@ -131,9 +131,7 @@ impl Daemon {
             self.perform(effect)?;
         }
         self.effects = kept(effects);
-        self.children
-            .flush()
-            .map_err(|error| Fatal::new(70, format!("a worker's pipe: {error}")))?;
+        self.flush_feeds()?;
         self.tend_children()?;
         self.flush_rooms();
         self.compact()?;
@@ -382,6 +380,10 @@ impl Daemon {
                 .map_err(|error| Fatal::new(70, format!("the spawner: {error}")))?,
             Effect::Kill(run, signal) => self.children.kill(run, signal),
             Effect::Feed(run, lines) => self.children.feed(run, &lines),
+            Effect::FeedFirst(run, lines) => {
+                self.children.feed(run, &lines);
+                self.flush_feeds()?;
+            }
             Effect::CloseInput(run) => self.children.close_input(run),
             Effect::AskSlot(slot, signal) => self.children.ask_slot(slot, signal),
             Effect::Log(level, line) => self.log.line(level, &line),
@@ -392,6 +394,12 @@ impl Daemon {
             Effect::Stop(status) => self.stop = Some(status),
         }
         Ok(())
+    }
+
+    fn flush_feeds(&mut self) -> Result<(), Fatal> {
+        self.children
+            .flush()
+            .map_err(|error| Fatal::new(70, format!("a worker's pipe: {error}")))
     }
 
     /// What the rooms have gathered goes out in as few calls as possible.

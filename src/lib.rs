@@ -23,6 +23,7 @@
 //! | [`deliver`] | copies into other directories, each in a process of its own |
 //! | [`spawner`], [`child`] | every process is cloned from a small one; children, their output, their end |
 //! | [`journal`] | what was decided, durable before it is done |
+//! | [`claim`] | claims on a share that several machines work on, in a process for each watch |
 //! | [`slots`] | locks that outlive the daemon: whether a process of an earlier attempt is still there |
 //! | [`service`], [`log`] | signals and the service manager; lines out, never waiting |
 //! | [`memory`] | what the daemon itself takes, from `/proc/self/status` |
@@ -36,6 +37,7 @@
 #![cfg(target_os = "linux")]
 
 pub mod child;
+pub mod claim;
 pub mod cli;
 pub mod config;
 pub mod core;

@@ -178,6 +178,26 @@ fn parse_line(line: &[u8]) -> Option<(Mount, MountId)> {
     Some((mount, MountId(parent)))
 }
 
+/// Why locks on files of this mount, a line of mountinfo, hold on this machine alone, if they do: nfs(5) `nolock` and
+/// `local_lock`, mount.cifs(8) `nobrl`; sshfs(1) has no locks.
+pub fn local_locks(line: &str) -> Option<String> {
+    let (_, behind) = line.split_once(" - ")?;
+    let mut fields = behind.split(' ');
+    let (fstype, options) = (fields.next()?, fields.nth(1).unwrap_or_default());
+    let has = |wanted: &str| options.split(',').any(|option| option == wanted);
+    let why = match fstype {
+        "nfs" | "nfs4" => ["nolock", "local_lock=all", "local_lock=posix"]
+            .into_iter()
+            .find(|option| has(option)),
+        "cifs" | "smb3" => ["nobrl"].into_iter().find(|option| has(option)),
+        "fuse.sshfs" => Some(fstype),
+        _ => None,
+    }?;
+    Some(format!(
+        "it is mounted with locks that other machines do not see ({why})"
+    ))
+}
+
 /// `\040` and its like: three octal digits after a backslash. Anything else is left as it is.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());

@@ -205,6 +205,17 @@ pub struct DeliverPlan {
     pub on_conflict: OnConflict,
 }
 
+/// `claim`, `claim_done`: several machines work on one directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimPlan {
+    /// The claim directory, absolute.
+    pub dir: Vec<u8>,
+    /// It was named, and holds marks of conclusions.
+    pub marks: bool,
+    /// The directory of slots in the state directory.
+    pub slots: Vec<u8>,
+}
+
 /// `batch`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchPlan {
@@ -368,6 +379,8 @@ pub struct WatchPlan {
     pub attempts: u32,
     /// Waits between them.
     pub backoff: Backoff,
+    /// See [`ClaimPlan`].
+    pub claim: Option<ClaimPlan>,
     /// Disposition after success.
     pub done: Disposition,
     /// Disposition after the last failure.
@@ -434,6 +447,7 @@ impl WatchPlan {
                 first: Duration::from_secs(1),
                 max: Duration::from_secs(600),
             },
+            claim: None,
             done: Disposition::Keep,
             dead: Disposition::Keep,
         }

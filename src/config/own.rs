@@ -2,6 +2,7 @@
 
 use super::error::{Problems, Spot};
 use super::paths::{below, normal};
+use crate::core::claim::OWN_DIR;
 use crate::core::select::Verdict;
 use crate::core::template::{Template, Values};
 use crate::core::time::Wall;
@@ -28,6 +29,8 @@ pub(super) struct Places {
     pub(super) dead: Spot,
     pub(super) deliver: Spot,
     pub(super) output: Spot,
+    pub(super) claim: Spot,
+    pub(super) claim_done: Spot,
     /// Files may go round from here.
     pub(super) cycle: bool,
 }
@@ -52,6 +55,7 @@ pub(super) fn settle_own_paths(plan: &mut Plan, places: &[Places], problems: &mu
         excluded.push(out);
     }
     outputs(plan, places, &state, &mut excluded, problems);
+    claims(plan, places, &state, &mut excluded, problems);
     let moves = moves(plan, places);
     // Which watch's files come into which watch by which move.
     let mut ways: Vec<(usize, usize, usize)> = Vec::new();
@@ -143,6 +147,97 @@ fn outputs(
                 }
                 _ => {}
             }
+        }
+    }
+}
+
+/// Fills in where claims are made, leaves that out of the watches that have it below their roots, and notes dispositions
+/// that would let another machine work on a file again.
+fn claims(
+    plan: &mut Plan,
+    places: &[Places],
+    state: &[u8],
+    excluded: &mut [Vec<Vec<u8>>],
+    problems: &mut Problems,
+) {
+    for (watch, place) in plan.watches.iter().zip(places) {
+        let Some(claim) = &watch.claim else {
+            continue;
+        };
+        if claim.marks {
+            marks(plan, watch, &claim.dir, place, state, excluded, problems);
+        } else {
+            for (key, disposition, spot) in [
+                ("done", &watch.done, &place.done),
+                ("dead", &watch.dead, &place.dead),
+            ] {
+                let spot = if *disposition == Disposition::Keep {
+                    &place.claim
+                } else {
+                    spot
+                };
+                if let Some(what) = stays(watch, disposition) {
+                    let what = format!(
+                        "{what}, and with claim = \"lock\" another machine would run it again; write {key} = \"delete\" or \
+                         {key} = {{ move = \"/DIR\" }}, or name a directory on the share for marks with claim_done"
+                    );
+                    problems.add(spot, &section(watch), key, what);
+                }
+            }
+        }
+    }
+    for watch in &mut plan.watches {
+        if let Some(claim) = &mut watch.claim {
+            claim.slots = join(state, b"slots");
+            if !claim.marks {
+                claim.dir = join(&watch.path, OWN_DIR);
+            }
+        }
+    }
+}
+
+fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
+    let slash: &[u8] = if dir.ends_with(b"/") { b"" } else { b"/" };
+    [dir, slash, name].concat()
+}
+
+fn marks(
+    plan: &Plan,
+    of: &WatchPlan,
+    dir: &[u8],
+    place: &Places,
+    state: &[u8],
+    excluded: &mut [Vec<Vec<u8>>],
+    problems: &mut Problems,
+) {
+    if below(dir, state).is_some() {
+        let what = "lies in the state directory, where no other machine looks; name a directory on the share";
+        problems.add(&place.claim_done, &section(of), "claim_done", what);
+    }
+    for (watch, own) in plan.watches.iter().zip(excluded.iter_mut()) {
+        match below(dir, &watch.path) {
+            Some(rel) if !rel.is_empty() => own.push(rel.to_vec()),
+            _ if below(&watch.path, dir).is_some() => {
+                let what = format!(
+                    "is a directory that watch {} needs; name one of its own",
+                    watch.name
+                );
+                problems.add(&place.claim_done, &section(of), "claim_done", what);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Why a file is where its own watch sees it after this, if it is.
+fn stays(watch: &WatchPlan, disposition: &Disposition) -> Option<&'static str> {
+    match disposition {
+        Disposition::Keep => Some("keeps the file"),
+        Disposition::Delete => None,
+        Disposition::Move { to, .. } => {
+            let inside = below(&fixed_dir(to), &watch.path).is_some_and(|rel| !rel.is_empty());
+            (!inside && would_see(watch, watch, to))
+                .then_some("moves files to where this watch sees them again")
         }
     }
 }

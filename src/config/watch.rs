@@ -17,11 +17,11 @@ use super::values::{
 };
 use crate::core::template::Template;
 use crate::plan::{
-    Action, Backoff, DeliverPlan, Delivery, Disposition, Existing, Observe, OnChange, OnCtime,
-    OnDead, Order, Orphans, ProcessPlan, Rate, WatchPlan,
+    Action, Backoff, ClaimPlan, DeliverPlan, Delivery, Disposition, Existing, Observe, OnChange,
+    OnCtime, OnDead, Order, Orphans, ProcessPlan, Rate, WatchPlan,
 };
 use act::{Batch, Kind};
-use dispatch::{DELIVERY, MOST_TOGETHER, ORPHANS, RawBatch};
+use dispatch::{CLAIM, DELIVERY, MOST_TOGETHER, ORPHANS, RawBatch};
 use fit::Notes;
 use process::{RawUser, octal};
 use std::collections::BTreeSet;
@@ -30,7 +30,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 /// Every key of a watch.
-pub(super) const KEYS: [&str; 53] = [
+pub(super) const KEYS: [&str; 55] = [
     "path",
     "recursive",
     "include",
@@ -84,6 +84,8 @@ pub(super) const KEYS: [&str; 53] = [
     "permanent",
     "temporary",
     "max_age",
+    "claim",
+    "claim_done",
 ];
 
 /// Keys of the design that this version does not have.
@@ -189,6 +191,8 @@ pub(crate) struct RawWatch {
     pub(crate) permanent: Option<At<Vec<i32>>>,
     pub(crate) temporary: Option<At<Vec<i32>>>,
     pub(crate) max_age: Option<At<Duration>>,
+    pub(crate) claim: Option<At<bool>>,
+    pub(crate) claim_done: Option<At<Vec<u8>>>,
 }
 
 impl RawWatch {
@@ -278,6 +282,8 @@ impl RawWatch {
             "permanent" => fill(&mut self.permanent, dispatch::codes(reader, name, value)),
             "temporary" => fill(&mut self.temporary, dispatch::codes(reader, name, value)),
             "max_age" => fill(&mut self.max_age, span(reader, name, value)),
+            "claim" => fill(&mut self.claim, reader.choice(name, value, &CLAIM)),
+            "claim_done" => fill(&mut self.claim_done, reader.path(name, value)),
             _ => return None,
         })
     }
@@ -304,7 +310,7 @@ impl RawWatch {
         or_default!(path recursive include exclude ignore_case builtin_excludes min_size max_size
             min_age ignore_older settle flock observe poll existing on_ctime on_change formerly run
             key order env cwd timeout kill_after attempts backoff done dead on_dead rate user group
-            umask nice ionice limits output orphans delivery permanent temporary max_age);
+            umask nice ionice limits output orphans delivery permanent temporary max_age claim claim_done);
         let own_concurrency = self.concurrency.as_ref().or(defaults.concurrency.as_ref());
         let was_bad = |key: &str| self.bad.contains(key) || defaults.bad.contains(key);
 
@@ -350,6 +356,11 @@ impl RawWatch {
             );
         }
         self.codes_differ(defaults, &mut notes);
+        let claim = claim.filter(|claim| claim.value);
+        if let (None, Some(dir), false) = (claim, &self.claim_done, was_bad("claim")) {
+            let what = "is for claim = \"lock\"; add that, or remove it";
+            notes.add(&dir.spot, "claim_done", what);
+        }
         if let (Some(halt), Some(dead)) = (on_dead.filter(|o| o.value == OnDead::Halt), dead)
             && dead.value != Disposition::Keep
         {
@@ -450,6 +461,11 @@ impl RawWatch {
             kill_after: kill_after.map_or(KILL_AFTER, |k| k.value),
             attempts: attempts.map_or(ATTEMPTS, |a| a.value),
             backoff: backoff.map_or(BACKOFF, |b| b.value),
+            claim: claim.map(|_| ClaimPlan {
+                dir: claim_done.map_or_else(Vec::new, |dir| dir.value.clone()),
+                marks: claim_done.is_some(),
+                slots: Vec::new(),
+            }),
             done: disposition(done),
             dead: disposition(dead),
         })

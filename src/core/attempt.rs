@@ -30,6 +30,7 @@ impl Core {
 
     /// Starts what may be started: watches in turn, one job or batch each.
     pub(super) fn dispatch(&mut self) {
+        self.ask_for_claims();
         self.start_jobs();
         if self.feed_workers() {
             // What one worker did not get another may, and nothing else may happen for long.
@@ -55,7 +56,7 @@ impl Core {
     }
 
     fn dispatch_one(&mut self, index: usize) -> bool {
-        if self.watches[index].queue.is_empty() {
+        if self.watches[index].startable().is_empty() {
             // What was waiting for others is not any more, for whatever reason.
             self.watches[index].batch_since = None;
             return false;
@@ -109,22 +110,23 @@ impl Core {
             while ids.len() < batch.max as usize {
                 let (jobs, tree) = (&self.jobs, &self.tree);
                 let mut more = 0;
-                let next = self.watches[index]
-                    .queue
-                    .pop_after(last, key_of(jobs), |id| {
-                        if jobs.get(&id).is_none_or(|job| job.alone) {
-                            return false;
-                        }
-                        more = cost(jobs, tree, id);
-                        batch.stdin || bytes + more <= BATCH_BYTES
-                    });
+                let next =
+                    self.watches[index]
+                        .startable_mut()
+                        .pop_after(last, key_of(jobs), |id| {
+                            if jobs.get(&id).is_none_or(|job| job.alone) {
+                                return false;
+                            }
+                            more = cost(jobs, tree, id);
+                            batch.stdin || bytes + more <= BATCH_BYTES
+                        });
                 let Some(next) = next else { break };
                 bytes += more;
                 last = next;
                 ids.push(next);
             }
         }
-        if self.watches[index].queue.is_empty() {
+        if self.watches[index].startable().is_empty() {
             self.watches[index].batch_since = None;
         }
         ids
@@ -132,7 +134,7 @@ impl Core {
 
     pub(super) fn pop_one(&mut self, index: usize) -> Option<JobId> {
         let jobs = &self.jobs;
-        self.watches[index].queue.pop(key_of(jobs))
+        self.watches[index].startable_mut().pop(key_of(jobs))
     }
 
     /// Whether the jobs that are ready need not wait for others.
@@ -145,9 +147,9 @@ impl Core {
         let since = *watch.batch_since.get_or_insert(now);
         let due = since.after(batch.wait);
         // One that is to be alone waits for nobody.
-        let first = watch.queue.first();
+        let first = watch.startable().first();
         let alone = first.is_some_and(|id| self.jobs.get(&id).is_some_and(|job| job.alone));
-        if alone || watch.queue.len() >= batch.max as usize || due <= now {
+        if alone || watch.startable().len() >= batch.max as usize || due <= now {
             return true;
         }
         self.timers.set(Timer::Dispatch(index as u32), due);
@@ -204,6 +206,7 @@ impl Core {
             self.timers
                 .set(Timer::Kill(run), self.now.mono.after(timeout));
         }
+        self.say_slot(slot, &ids);
         if let Some(order) = self.order(index, run, slot, &ids, recovered) {
             self.out.push(Effect::Spawn(Box::new(order)));
         }

@@ -15,13 +15,13 @@ use std::time::Duration;
 impl Core {
     /// Asks the file's mount to do what was recorded; called again until it is done.
     pub(super) fn ask_dispose(&mut self, id: JobId) {
-        let Some(job) = self.jobs.get_mut(&id) else {
+        let Some(job) = self.jobs.get(&id) else {
             return;
         };
         let (dir, name, expect) = (job.dir, job.name.clone(), job.version);
         let Phase::Disposing {
             disposal, asked, ..
-        } = &mut job.phase
+        } = &job.phase
         else {
             self.look_again(id);
             return;
@@ -29,16 +29,21 @@ impl Core {
         if *asked {
             return;
         }
-        let act = match &**disposal {
+        let disposal = disposal.clone();
+        if !self.may_dispose(id) {
+            return;
+        }
+        let act = match *disposal {
             Disposal::Keep => {
                 self.forget_job(id);
                 return;
             }
+            Disposal::Mark => {
+                self.mark_ends(id);
+                return;
+            }
             Disposal::Delete => Act::Delete,
-            Disposal::Move { dir, rel } => Act::Move {
-                dir: dir.clone(),
-                rel: rel.clone(),
-            },
+            Disposal::Move { dir, rel } => Act::Move { dir, rel },
         };
         let Some(place) = self.tree.place(dir, &name) else {
             if self.tree.get(dir).is_none() {
@@ -55,7 +60,11 @@ impl Core {
             // Not yet known to be the directory that it was: its listing asks again.
             return;
         }
-        *asked = true;
+        if let Some(job) = self.jobs.get_mut(&id)
+            && let Phase::Disposing { asked, .. } = &mut job.phase
+        {
+            *asked = true;
+        }
         let lease = self.lease_can_be_trusted(place.mount);
         let path = place.path();
         let private = self.private_name(id);

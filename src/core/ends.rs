@@ -47,7 +47,7 @@ impl Core {
         };
         let once = plan.delivery == Delivery::AtMostOnce;
         match end {
-            AttemptEnd::Exit(0) | AttemptEnd::SaidDone => Verdict::Done,
+            AttemptEnd::Exit(0) | AttemptEnd::SaidDone | AttemptEnd::Elsewhere => Verdict::Done,
             AttemptEnd::Exit(status) if plan.temporary.contains(&status) => Verdict::Failed,
             AttemptEnd::Exit(status) if plan.permanent.contains(&status) => Verdict::Dead,
             AttemptEnd::Exit(EX_DATAERR) | AttemptEnd::AskedDead => Verdict::Dead,
@@ -102,6 +102,13 @@ impl Core {
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
+        if let Some(claims) = self
+            .watches
+            .get_mut(job.watch as usize)
+            .and_then(|watch| watch.claims.as_mut())
+        {
+            claims.ran = Some(job.ran);
+        }
         if job.displaced {
             self.log_job(Level::Info, id, || {
                 "superseded: another file was renamed over it while its job ran".into()
@@ -323,5 +330,6 @@ pub(super) fn describe(end: AttemptEnd) -> String {
         AttemptEnd::AskedDead => "its worker gave it up".into(),
         AttemptEnd::SaidDone => "done".into(),
         AttemptEnd::WorkerLost => "its worker ended without having answered".into(),
+        AttemptEnd::Elsewhere => "made elsewhere".into(),
     }
 }

@@ -72,7 +72,11 @@ impl Core {
         if let Some(watch) = self.watches.get_mut(job.watch as usize) {
             watch.halted.insert(id);
             watch.queue.hold(id, &key);
+            if let Some(claims) = &mut watch.claims {
+                claims.ready.hold(id, &key);
+            }
         }
+        self.keep_claim_of_halted(id);
     }
 
     /// After a start, and after a reload: jobs of `watch` that were held up stay so, or not, as the plan says now.

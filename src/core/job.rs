@@ -1,6 +1,7 @@
 //! Jobs: from arrival over attempts to conclusion.
 
 use super::ask::{Stat, Version};
+use super::claims::Standings;
 use super::files::{FileKey, version_digest};
 use super::ids::{DirId, JobId, RunId};
 use super::queue::Rank;
@@ -84,6 +85,8 @@ pub struct Begun {
     /// Where it was before a rename that came while its file had its private name, or had not: it is looked for
     /// there, too.
     pub was: Option<(DirId, Box<[u8]>)>,
+    /// Where it stands with other machines.
+    pub(super) standings: Standings,
 }
 
 /// Of a job that was not begun.
@@ -98,6 +101,7 @@ static NOTHING: Begun = Begun {
     alone: false,
     pinned: false,
     was: None,
+    standings: Standings::NONE,
 };
 
 /// A job. Half a million may be owed, of which few were begun: what those have besides is apart, and a job's own fields
@@ -315,8 +319,11 @@ impl Core {
         job.by = rank.by.clone();
         job.fresh = rank.is_fresh();
         job.phase = Phase::Ready;
-        let key = job.key.clone();
-        if let Some(watch) = self.watches.get_mut(job.watch as usize) {
+        let (key, watch) = (job.key.clone(), job.watch);
+        if self.enqueue_claimed(id, &rank, &key) {
+            return;
+        }
+        if let Some(watch) = self.watches.get_mut(watch as usize) {
             watch.queue.push(rank, &key);
         }
     }
@@ -332,6 +339,9 @@ impl Core {
         if let Some(watch) = self.watches.get_mut(job.watch as usize) {
             watch.halted.remove(&id);
             watch.queue.remove(&rank, &key);
+            if let Some(claims) = &mut watch.claims {
+                claims.ready.remove(&rank, &key);
+            }
         }
     }
 
@@ -358,6 +368,9 @@ impl Core {
                 let key = job.key.clone();
                 if let Some(watch) = self.watches.get_mut(job.watch as usize) {
                     watch.queue.hold(id, &key);
+                    if let Some(claims) = &mut watch.claims {
+                        claims.ready.hold(id, &key);
+                    }
                 }
             }
         }
@@ -428,6 +441,7 @@ impl Core {
     ) {
         self.dequeue(id);
         let disposal = self.disposal(id, outcome);
+        let disposal = self.disposal_with_mark(id, outcome, disposal);
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
@@ -506,6 +520,7 @@ impl Core {
     pub(super) fn forget_job(&mut self, id: JobId) {
         self.timers.clear(Timer::Retry(id));
         self.timers.clear(Timer::Dispose(id));
+        self.release_claim(id, false);
         let Some(job) = self.jobs.remove(&id) else {
             return;
         };
@@ -530,7 +545,8 @@ impl Core {
         let waiting = self
             .jobs
             .get(&id)
-            .is_some_and(|job| matches!(job.phase, Phase::Ready) && !job.replayed);
+            .is_some_and(|job| matches!(job.phase, Phase::Ready) && !job.replayed)
+            && !self.is_being_claimed(id);
         if waiting {
             self.dequeue(id);
         }

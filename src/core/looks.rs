@@ -135,6 +135,9 @@ impl Core {
             return;
         }
         match (self.jobs.get(&id).map(|job| job.phase.clone()), found) {
+            (Some(Phase::Looking), Some(_)) if same && self.was_only_asked_for(id) => {
+                self.rest(id);
+            }
             (Some(Phase::Looking), Some(_)) if same => {
                 // It is the file after all: renamed away and back, or touched twice.
                 self.again(id, AttemptEnd::NotTheFile, Vec::new(), false, None);

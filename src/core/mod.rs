@@ -8,6 +8,7 @@
 //! * `attempt` what starts now; `runs`, `workers` the processes; `orphans` those of an earlier life
 //! * `ends`    what the end of an attempt means; `looks`, `halt`
 //! * `dispose` what happens to the file afterwards
+//! * `claims` which of several machines works on a file; `claim` the lines of the process that finds out
 //! * `delivery` the arguments of a delivery, written and read
 //! * `replay`  the journal's records back to state, and state to records
 //! * `operate` reload, drain, the state in words
@@ -15,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ask;
+pub mod claim;
 pub mod delivery;
 pub mod files;
 pub mod ids;
@@ -26,6 +28,7 @@ pub mod time;
 mod vocabulary;
 
 mod attempt;
+mod claims;
 mod compare;
 mod deliver;
 mod dispose;
@@ -56,6 +59,7 @@ pub use vocabulary::*;
 
 use crate::plan::{DaemonPlan, Level, Plan};
 use ask::{Answer, Question};
+use claims::Keeper;
 use files::{FileKey, Files};
 use ids::{AskId, DirId, JobId, MountId, RunId, WatchId};
 use job::{Job, Phase};
@@ -119,6 +123,8 @@ pub struct Core {
     job_of: BTreeMap<FileKey, JobId>,
     runs: BTreeMap<RunId, Run>,
     workers: BTreeMap<RunId, Worker>,
+    keepers: BTreeMap<RunId, Keeper>,
+    last_claim: u64,
     /// When something was renamed last: what was looked at in the same turn may have been looked at elsewhere.
     renamed: Option<Mono>,
     /// What was created in this turn.
@@ -177,6 +183,8 @@ impl Core {
             job_of: BTreeMap::new(),
             runs: BTreeMap::new(),
             workers: BTreeMap::new(),
+            keepers: BTreeMap::new(),
+            last_claim: 0,
             renamed: None,
             links: Vec::new(),
             just_seen: BTreeSet::new(),
@@ -269,6 +277,8 @@ impl Core {
                 Timer::Ready => self.say_ready(),
                 Timer::Drain => self.drain_due(),
                 Timer::Sieve(watch) => self.sieve_due(watch),
+                Timer::Claim(job) => self.claim_due(job),
+                Timer::Keeper(watch) => self.keeper_due(watch),
             }
         }
         self.end_scans();

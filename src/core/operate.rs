@@ -65,6 +65,7 @@ impl Core {
         });
         self.dismiss_all_workers();
         self.end_sweeps();
+        self.give_claims_back();
         self.timers
             .set(Timer::Drain, self.now.mono.after(self.daemon.drain));
     }
@@ -108,7 +109,7 @@ impl Core {
 
     pub(super) fn check_drained(&mut self) {
         // What looks for leftovers may hang where it looks: nothing is lost with it.
-        let busy = self.runs.len() > self.sweeps;
+        let busy = self.runs.len() > self.sweeps + self.keepers.len();
         if matches!(self.mode, Mode::Running | Mode::Stopped) || busy {
             return;
         }
@@ -119,12 +120,14 @@ impl Core {
                     Phase::Disposing { asked: true, .. } | Phase::PostLook { .. }
                 )
             });
+        let disposing = disposing || (self.mode <= Mode::Draining && self.is_marking());
         if !disposing {
             self.stop();
         }
     }
 
     fn stop(&mut self) {
+        self.end_claims();
         self.mode = Mode::Stopped;
         self.timers.clear(Timer::Drain);
         self.log(Level::Info, |line| line.text = "stopped".into());
@@ -233,9 +236,11 @@ impl Core {
             state.next_start = Mono::default();
         }
         let workers = is_same_worker(&state.plan, &plan);
+        let claims = is_same_claim(&state.plan, &plan) && state.active;
         state.plan = plan;
         state.active = true;
         let (id, name) = (state.id, state.plan.name.clone());
+        self.replan_claims(watch, claims);
         if renamed {
             self.append(super::record::Record::Watch {
                 watch: id,
@@ -282,6 +287,7 @@ impl Core {
         state.active = false;
         state.queue = Queue::new(state.plan.per_key());
         let (name, running) = (state.plan.name.clone(), state.running);
+        self.replan_claims(watch, false);
         let keys: Vec<FileKey> = self
             .candidates
             .iter()
@@ -376,13 +382,19 @@ impl Core {
                     (_, Root::Unknown | Root::Resolving) => "looking for its directory",
                 },
                 self.jobs_running_in(index as u32),
-                watch.queue.len(),
+                self.ready_in(index),
                 if watch.scan.is_some() {
                     ", listing"
                 } else {
                     ""
                 },
             );
+            let text = match self.count_claims(index as u32) {
+                Some((had, elsewhere)) => {
+                    format!("{text}, {had} claimed here, {elsewhere} claimed elsewhere")
+                }
+                None => text,
+            };
             let name = watch.plan.name.clone();
             self.log(Level::Info, |line| {
                 line.text = text;
@@ -411,6 +423,12 @@ impl Core {
             self.log_path(Level::Info, watch, dir, &name, text);
         }
     }
+}
+
+/// Whether the process that keeps the claims of the old plan does so for the new one, too.
+fn is_same_claim(old: &WatchPlan, new: &WatchPlan) -> bool {
+    (&old.claim, &old.name, &old.path, &old.process.identity)
+        == (&new.claim, &new.name, &new.path, &new.process.identity)
 }
 
 /// Whether workers of the old plan are workers of the new one, too.

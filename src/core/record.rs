@@ -38,6 +38,8 @@ pub enum AttemptEnd {
     SaidDone,
     /// Its worker ended without having answered.
     WorkerLost,
+    /// There was none here: another machine made it.
+    Elsewhere,
 }
 
 /// How a job ended.
@@ -61,6 +63,8 @@ pub enum Outcome {
 pub enum Disposal {
     /// It stays.
     Keep,
+    /// It stays, and other machines are told how its job ended before that is history.
+    Mark,
     /// It is unlinked.
     Delete,
     /// It goes to `dir/rel`.

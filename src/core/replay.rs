@@ -148,6 +148,10 @@ impl Core {
                 if self.job_of.get(&key) == Some(&job) {
                     self.job_of.remove(&key);
                 }
+                let stays = matches!(
+                    &state.phase,
+                    Phase::Disposing { disposal, .. } if **disposal == Disposal::Mark
+                );
                 if state.outcome != Some(Outcome::Superseded)
                     && !state.displaced
                     && how != DisposedHow::Changed
@@ -157,7 +161,7 @@ impl Core {
                         version: version_digest(&state.version),
                         ctime: ctime_digest(state.ctime_ns),
                         at_s,
-                        gone: true,
+                        gone: !stays,
                         away: false,
                         mark: 0,
                     };

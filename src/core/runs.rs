@@ -26,6 +26,8 @@ pub(super) enum Kind {
     Worker,
     /// Takes away what deliveries of an earlier life left in their target.
     Sweep,
+    /// Keeps the claims of its watch: see `claims`.
+    Keeper,
 }
 
 /// A process.
@@ -99,9 +101,19 @@ impl Core {
         (run, slot)
     }
 
+    /// One that holds no slot.
+    pub(super) fn add_run_without_slot(&mut self, kind: Kind, watch: u32) -> RunId {
+        let (run, slot) = self.add_run(kind, watch, Vec::new());
+        self.slots.free(slot);
+        if let Some(run) = self.runs.get_mut(&run) {
+            run.slot = 0;
+        }
+        run
+    }
+
     /// Children that end with their attempts. What takes leftovers away from a target that hangs takes no attempt's place.
     pub(super) fn children_running(&self) -> usize {
-        self.runs.len() - self.workers.len() - self.sweeps
+        self.runs.len() - self.workers.len() - self.sweeps - self.keepers.len()
     }
 
     /// Jobs whose attempts are being made.
@@ -159,6 +171,7 @@ impl Core {
         match run.kind {
             Kind::Child => self.child_ended(run, end, output),
             Kind::Worker => self.worker_ended(id, &run, end, output),
+            Kind::Keeper => self.keeper_ended(id, &run, end, &output),
             Kind::Sweep => {
                 self.sweeps -= 1;
                 self.sweep_ended(&run, end, &output);
@@ -237,9 +250,12 @@ impl Core {
         });
     }
 
-    /// Sends a signal to every process.
+    /// Sends a signal to every process that works on files. Those that keep claims do so until all others have ended.
     pub(super) fn signal_all(&mut self, signal: i32) {
         for (id, run) in &mut self.runs {
+            if run.kind == Kind::Keeper {
+                continue;
+            }
             run.sent = signal;
             self.out.push(Effect::Kill(*id, signal));
         }

@@ -41,6 +41,10 @@ pub enum Timer {
     Drain,
     /// More of what is remembered is to be added to a watch's sieve.
     Sieve(u32),
+    /// A job's claim is to be asked for again.
+    Claim(JobId),
+    /// A watch's claims may be asked for again, or their keeper be started again.
+    Keeper(u32),
 }
 
 /// All armed timers; each has one deadline.

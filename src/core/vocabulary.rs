@@ -248,6 +248,8 @@ pub enum Effect {
     Kill(RunId, i32),
     /// Give a worker these lines, each with its newline.
     Feed(RunId, Vec<u8>),
+    /// The same, and before anything else that is wished after it.
+    FeedFirst(RunId, Vec<u8>),
     /// Close a worker's standard input: it is to end.
     CloseInput(RunId),
     /// Find out whether a process of an attempt of an earlier life is still there: [`Input::Slot`] follows. With a

@@ -1,5 +1,6 @@
 //! One watch at work: its plan, its root's state, its scan, its queue.
 
+use super::claims::Claims;
 use super::files::{FileKey, Known};
 use super::ids::{DirId, JobId, WatchId};
 use super::queue::Queue;
@@ -52,8 +53,10 @@ pub struct Watch {
     pub history: bool,
     /// Running children.
     pub running: u32,
-    /// Ready jobs.
+    /// Ready jobs; where claims are made, those that are not claimed.
     pub queue: Queue,
+    /// Where claims are made.
+    pub(super) claims: Option<Claims>,
     /// Since when jobs that are ready wait for others of their batch.
     pub batch_since: Option<Mono>,
     /// When `rate` lets the next job start.
@@ -84,6 +87,7 @@ impl Watch {
     /// A watch as configured, with no state.
     pub fn new(plan: WatchPlan) -> Watch {
         let queue = Queue::new(plan.per_key());
+        let claims = plan.claim.as_ref().map(|_| Claims::new(plan.per_key()));
         Watch {
             plan,
             id: WatchId(0),
@@ -99,6 +103,7 @@ impl Watch {
             history: false,
             running: 0,
             queue,
+            claims,
             batch_since: None,
             next_start: Mono::default(),
             halted: BTreeSet::new(),
@@ -111,6 +116,21 @@ impl Watch {
             replaced: BTreeMap::new(),
             missed: BTreeSet::new(),
             missed_dirs: BTreeSet::new(),
+        }
+    }
+
+    /// The jobs that may start.
+    pub(super) fn startable(&self) -> &Queue {
+        self.claims
+            .as_ref()
+            .map_or(&self.queue, |claims| &claims.ready)
+    }
+
+    /// The same.
+    pub(super) fn startable_mut(&mut self) -> &mut Queue {
+        match &mut self.claims {
+            Some(claims) => &mut claims.ready,
+            None => &mut self.queue,
         }
     }
 

@@ -85,7 +85,7 @@ impl Core {
             let plan = plan.clone();
             self.start_workers(index, &plan);
         }
-        let Some(first) = self.watches[index].queue.first() else {
+        let Some(first) = self.watches[index].startable().first() else {
             return false;
         };
         let alone = self.jobs.get(&first).is_some_and(|job| job.alone);
@@ -105,7 +105,7 @@ impl Core {
         let Some(id) = self.pop_one(index) else {
             return false;
         };
-        if self.watches[index].queue.is_empty() {
+        if self.watches[index].startable().is_empty() {
             self.watches[index].batch_since = None;
         }
         self.spend_rate(index, 1);
@@ -144,6 +144,15 @@ impl Core {
             .fold((0, 0), |(room, all), worker| {
                 (room + window.saturating_sub(worker.load()), all + window)
             })
+    }
+
+    /// Jobs that the workers of a watch have, or are about to get.
+    pub(super) fn worker_load(&self, watch: u32) -> usize {
+        let posts = self.watches.get(watch as usize).map(|watch| &watch.posts);
+        let runs = posts.into_iter().flatten().filter_map(|post| post.run);
+        runs.filter_map(|run| self.workers.get(&run))
+            .map(Worker::load)
+            .sum()
     }
 
     /// Makes the workers that the watch is to have and that may be made now.
@@ -321,6 +330,7 @@ impl Core {
             self.push_lines(&mut lines, &members, batch.is_some());
             handed.extend(members.into_iter().map(|(id, _)| id));
         }
+        self.say_slot(slot, &handed);
         let Some(worker) = self.workers.get_mut(&run) else {
             return false;
         };
@@ -387,6 +397,10 @@ impl Core {
 
     /// A worker said a line.
     pub(super) fn worker_said(&mut self, run: RunId, line: Option<Vec<u8>>) {
+        if self.is_keeper(run) {
+            self.keeper_said(run, line);
+            return;
+        }
         if !self.workers.contains_key(&run) {
             return;
         }

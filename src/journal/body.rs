@@ -16,6 +16,10 @@ pub fn kind(record: &Record) -> u16 {
         Record::Started { slot: 0, .. } => 6,
         Record::Started { .. } => 16,
         Record::Ended { .. } => 7,
+        Record::Concluded {
+            disposal: Disposal::Mark,
+            ..
+        } => 17,
         Record::Concluded { .. } => 8,
         Record::Retarget { .. } => 9,
         Record::Disposed { .. } => 10,
@@ -46,13 +50,14 @@ pub fn kind_name(kind: u16) -> Option<&'static str> {
         14 => "scanned",
         15 => "key",
         16 => "started-slot",
+        17 => "concluded-mark",
         super::format::KIND_END => "end",
         _ => return None,
     })
 }
 
 /// The highest tag of an end.
-const LAST_END: u8 = 12;
+const LAST_END: u8 = 13;
 
 /// Why a body whose checksum matches is no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,7 +236,8 @@ fn fields(kind: u16, from: &mut Cursor) -> Result<Option<Record>, BadBody> {
         6 => from.started(false),
         16 => from.started(true),
         7 => from.ended(),
-        8 => from.concluded(),
+        8 => from.concluded(false),
+        17 => from.concluded(true),
         9 => from.retarget(),
         10 => from.disposed(),
         11 => from.renamed(),
@@ -288,6 +294,7 @@ fn put_end(out: &mut Vec<u8>, end: Option<&AttemptEnd>) {
         Some(AttemptEnd::AskedDead) => (10, 0, 0),
         Some(AttemptEnd::SaidDone) => (11, 0, 0),
         Some(AttemptEnd::WorkerLost) => (12, 0, 0),
+        Some(AttemptEnd::Elsewhere) => (13, 0, 0),
     };
     out.push(tag);
     out.push(step);
@@ -306,7 +313,8 @@ fn outcome_number(outcome: Outcome) -> u8 {
 
 fn put_disposal(out: &mut Vec<u8>, disposal: &Disposal) {
     match disposal {
-        Disposal::Keep => out.push(1),
+        // The kind tells them apart.
+        Disposal::Keep | Disposal::Mark => out.push(1),
         Disposal::Delete => out.push(2),
         Disposal::Move { dir, rel } => {
             out.push(3);
@@ -385,6 +393,7 @@ impl<'a> Cursor<'a> {
             (10, 0, 0) => AttemptEnd::AskedDead,
             (11, 0, 0) => AttemptEnd::SaidDone,
             (12, 0, 0) => AttemptEnd::WorkerLost,
+            (13, 0, 0) => AttemptEnd::Elsewhere,
             _ => {
                 self.newer = tag > LAST_END;
                 return None;
@@ -451,7 +460,7 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    fn concluded(&mut self) -> Option<Record> {
+    fn concluded(&mut self, marked: bool) -> Option<Record> {
         Some(Record::Concluded {
             job: JobId(self.u64()?),
             outcome: match self.u8()? {
@@ -466,6 +475,8 @@ impl<'a> Cursor<'a> {
             version: self.version()?,
             ctime_ns: self.i64()?,
             disposal: match self.u8()? {
+                1 if marked => Disposal::Mark,
+                _ if marked => return None,
                 1 => Disposal::Keep,
                 2 => Disposal::Delete,
                 3 => Disposal::Move {

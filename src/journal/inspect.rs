@@ -300,6 +300,7 @@ impl Row<'_> {
                 }
                 match disposal {
                     Disposal::Keep => self.text("disposal", "keep"),
+                    Disposal::Mark => self.text("disposal", "mark"),
                     Disposal::Delete => self.text("disposal", "delete"),
                     Disposal::Move { dir, rel } => {
                         self.text("disposal", "move");
@@ -449,5 +450,6 @@ fn end_text(end: AttemptEnd) -> String {
         AttemptEnd::AskedDead => "the worker said dead".into(),
         AttemptEnd::SaidDone => "the worker said done".into(),
         AttemptEnd::WorkerLost => "the worker was lost".into(),
+        AttemptEnd::Elsewhere => "elsewhere".into(),
     }
 }

@@ -114,3 +114,31 @@ pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
     // SAFETY: integers.
     checked(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }).map(drop)
 }
+
+/// Does from now on as this user with these groups what asks for permission: the effective and filesystem ids of the
+/// calling thread; the real and saved ones stay, see [`act_as_before`].
+///
+/// # Errors
+/// EPERM: not privileged. Some steps may have been done.
+pub fn act_as(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+    // SAFETY: the kernel reads as many groups as it is told there are.
+    let result = unsafe { libc::syscall(SYS_SETGROUPS, groups.len(), groups.as_ptr()) };
+    checked(result as i32)?;
+    // SAFETY: integers; -1 leaves an id as it is.
+    checked(unsafe { libc::syscall(SYS_SETRESGID, -1, gid, -1) } as i32)?;
+    // SAFETY: as above.
+    checked(unsafe { libc::syscall(SYS_SETRESUID, -1, uid, -1) } as i32).map(drop)
+}
+
+/// Undoes [`act_as`], but for the supplementary groups.
+///
+/// # Errors
+/// EPERM: the real user is another.
+pub fn act_as_before() -> io::Result<()> {
+    // SAFETY: no arguments, and they cannot fail.
+    let (uid, gid) = unsafe { (libc::getuid(), libc::getgid()) };
+    // SAFETY: integers; -1 leaves an id as it is.
+    checked(unsafe { libc::syscall(SYS_SETRESUID, -1, uid, -1) } as i32)?;
+    // SAFETY: as above.
+    checked(unsafe { libc::syscall(SYS_SETRESGID, -1, gid, -1) } as i32).map(drop)
+}

@@ -118,9 +118,10 @@ impl Random {
                     0 => None,
                     _ => Some(self.end()),
                 },
-                disposal: match self.below(3) {
+                disposal: match self.below(4) {
                     0 => Disposal::Keep,
                     1 => Disposal::Delete,
+                    2 => Disposal::Mark,
                     _ => Disposal::Move {
                         dir: self.bytes(300),
                         rel: self.bytes(300),

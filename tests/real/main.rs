@@ -10,6 +10,7 @@ mod bounds;
 mod broken;
 mod burst;
 mod children;
+mod claims;
 mod crash;
 mod deliver;
 mod dispatch_breaks;

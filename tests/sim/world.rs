@@ -773,7 +773,7 @@ impl World {
                 Effect::Stop(_) => stop = true,
                 Effect::Append(_) | Effect::Log(..) | Effect::Ready => {}
                 Effect::AskSlot(slot, signal) => self.ask_slot(slot, signal),
-                Effect::Feed(run, lines) => self.feed(run, &lines),
+                Effect::Feed(run, lines) | Effect::FeedFirst(run, lines) => self.feed(run, &lines),
                 Effect::CloseInput(run) => self.close_input(run),
             }
         }

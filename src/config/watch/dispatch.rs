@@ -15,6 +15,8 @@ pub(super) const DELIVERY: [(&str, Delivery); 2] = [
     ("at-least-once", Delivery::AtLeastOnce),
     ("at-most-once", Delivery::AtMostOnce),
 ];
+/// The words of `claim`.
+pub(super) const CLAIM: [(&str, bool); 2] = [("none", false), ("lock", true)];
 /// The words of `orphans`.
 pub(super) const ORPHANS: [(&str, Orphans); 2] = [("wait", Orphans::Wait), ("kill", Orphans::Kill)];
 

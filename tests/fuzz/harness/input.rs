@@ -151,9 +151,10 @@ impl<'a> Input<'a> {
                     Outcome::Held,
                 ][self.below(5)],
                 end: self.flag().then(|| self.end()),
-                disposal: match self.below(3) {
+                disposal: match self.below(4) {
                     0 => Disposal::Keep,
                     1 => Disposal::Delete,
+                    2 => Disposal::Mark,
                     _ => Disposal::Move {
                         dir: self.name(),
                         rel: self.name(),

@@ -1,0 +1,1026 @@
+//! Claims: which of several machines with the same watch works on a file (settled.toml(5), `claim`).
+//!
+//! A ready job is taken out of its watch's queue and asked for; once its claim is had it is in a second queue, from which
+//! attempts are made as ever. A claim is kept until its job is history: over retries, over its conclusion, until the file
+//! is disposed of. The locks are a process's, the keeper's; when that ends they are nobody's, and whatever is not over is
+//! asked for again by the next.
+//!
+//! Nothing is run, and no file disposed of, without the claim.
+
+use super::claim::{self, Ask, How, KeeperOrder, Said, Seen, Standing, Take};
+use super::ends::describe;
+use super::ids::{JobId, RunId};
+use super::job::Phase;
+use super::operate::Mode;
+use super::queue::{Queue, Rank};
+use super::record::{AttemptEnd, Disposal, DisposedHow, Outcome, Record};
+use super::runs::{Kind, Run, attempt_end};
+use super::time::Mono;
+use super::timers::Timer;
+use super::watch::Root;
+use super::{ChildEnd, Core, Effect, Program, SpawnOrder, Stdin};
+use crate::core::files::FileKey;
+use crate::plan::{Action, Delivery, Level, Rate};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Wait before a claim that somebody else has is asked for again; doubles with each time.
+const BUSY_FIRST: Duration = Duration::from_secs(1);
+const BUSY_LAST: Duration = Duration::from_secs(30);
+/// For so long whoever left something half done may take it back: the next keeper of a daemon that goes on.
+const LEFT_WAIT: Duration = Duration::from_secs(3);
+/// Wait before anything is asked for again when claims cannot be had at all.
+const FAILED_FIRST: Duration = Duration::from_secs(1);
+const FAILED_LAST: Duration = Duration::from_secs(30);
+/// Wait before a keeper that ended is started again; the first is started at once.
+const RESTART_FIRST: Duration = Duration::from_millis(500);
+const RESTART_LAST: Duration = Duration::from_secs(60);
+/// How long a keeper that was told to end may take.
+const LEAVE: Duration = Duration::from_secs(30);
+/// Jobs that take no longer than this are claimed before there is a place for them.
+const SHORT: Duration = Duration::from_secs(1);
+/// So many at most.
+const AHEAD_MAX: usize = 1024;
+
+/// Where a job stands with the other machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// Not asked for.
+    None,
+    /// Asked for.
+    Asked(RunId, u64),
+    /// To be asked for again when its timer is due.
+    Waits,
+    /// Had.
+    Had(RunId, u64),
+}
+
+/// A job's claim and what goes with it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Standings {
+    pub(super) claim: Claim,
+    /// How often somebody else had it.
+    refused: u8,
+    /// What an attempt elsewhere left is taken over next time.
+    over: bool,
+    /// Its conclusion is being written down for the others.
+    marking: bool,
+    /// It is.
+    marked: bool,
+}
+
+impl Standings {
+    /// Of a job that was not asked for.
+    pub(super) const NONE: Standings = Standings {
+        claim: Claim::None,
+        refused: 0,
+        over: false,
+        marking: false,
+        marked: false,
+    };
+}
+
+/// The process that keeps the claims of one watch.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    watch: u32,
+    /// Asked for, or had.
+    claims: BTreeMap<u64, JobId>,
+    /// It gets no new ones, and ends with the last.
+    leaving: bool,
+    proved: bool,
+}
+
+/// The claims of one watch.
+#[derive(Debug)]
+pub(super) struct Claims {
+    keeper: Option<RunId>,
+    /// Ends of keepers in a row without an answer in between.
+    failures: u32,
+    not_before: Mono,
+    /// Jobs whose claims are had, and that may start.
+    pub(super) ready: Queue,
+    /// Jobs on their way there.
+    asked: BTreeSet<JobId>,
+    /// Claims cannot be had at all: since when the wait is what, until when, and whether it was said.
+    failed: Option<(Duration, Mono)>,
+    /// How long the last attempt took.
+    pub(super) ran: Option<Duration>,
+}
+
+impl Claims {
+    pub(super) fn new(per_key: Option<u32>) -> Claims {
+        Claims {
+            keeper: None,
+            failures: 0,
+            not_before: Mono::default(),
+            ready: Queue::new(per_key),
+            asked: BTreeSet::new(),
+            failed: None,
+            ran: None,
+        }
+    }
+}
+
+impl Core {
+    // ---- asking ----
+
+    fn claims_of(&self, watch: u32) -> Option<&Claims> {
+        self.watches.get(watch as usize)?.claims.as_ref()
+    }
+
+    fn claims_mut(&mut self, watch: u32) -> Option<&mut Claims> {
+        self.watches.get_mut(watch as usize)?.claims.as_mut()
+    }
+
+    /// Asks for as many jobs as may start soon.
+    pub(super) fn ask_for_claims(&mut self) {
+        if !self.room || self.mode != Mode::Running {
+            return;
+        }
+        for index in 0..self.watches.len() {
+            if self.watches[index].claims.is_some() {
+                self.ask_for_claims_of(index);
+            }
+        }
+    }
+
+    fn ask_for_claims_of(&mut self, index: usize) {
+        let watch = &self.watches[index];
+        if watch.queue.is_empty()
+            || !watch.active
+            || watch.state != Root::Bound
+            || watch.is_halted()
+            || !self.claims_can_be_had(index)
+        {
+            return;
+        }
+        let mut room = self.room_for_claims(index);
+        if room == 0 {
+            return;
+        }
+        let Some(keeper) = self.keeper_of(index) else {
+            return;
+        };
+        while room > 0 {
+            let jobs = &self.jobs;
+            let key_of = |id: JobId| {
+                jobs.get(&id)
+                    .map_or_else(Box::default, |job| job.key.clone())
+            };
+            let Some(id) = self.watches[index].queue.pop(key_of) else {
+                break;
+            };
+            self.ask_claim(id, keeper);
+            room -= 1;
+        }
+    }
+
+    /// Whether the share answered last time, or it is time to ask again.
+    fn claims_can_be_had(&self, index: usize) -> bool {
+        let failed = self.watches[index].claims.as_ref().and_then(|c| c.failed);
+        failed.is_none_or(|(_, until)| until <= self.now.mono)
+    }
+
+    /// How many more may be asked for: those that there are places for; and where attempts are short as many again, so that
+    /// none waits for its claim. What one machine has, no other works on.
+    fn room_for_claims(&self, index: usize) -> usize {
+        let watch = &self.watches[index];
+        let Some(claims) = &watch.claims else {
+            return 0;
+        };
+        let per = watch.plan.batch.map_or(1, |batch| batch.max as usize);
+        let (places, taken) = match &watch.plan.action {
+            Action::Worker(plan) => (
+                plan.workers as usize * plan.window as usize,
+                self.worker_load(index as u32),
+            ),
+            Action::Run(_) | Action::Deliver(_) => (
+                watch.plan.concurrency.min(self.daemon.concurrency) as usize * per,
+                watch.running as usize * per,
+            ),
+        };
+        let mut ahead = match claims.ran {
+            Some(ran) if ran <= SHORT => places,
+            _ => places.saturating_sub(taken),
+        };
+        if let Some(Rate { count, per: each }) = watch.plan.rate {
+            let a_second = u64::from(count) / each.as_secs().max(1);
+            ahead = ahead.min(usize::try_from(a_second).unwrap_or(usize::MAX).max(per));
+        }
+        let have = claims.ready.len() + claims.asked.len();
+        ahead.min(AHEAD_MAX).saturating_sub(have)
+    }
+
+    /// Asks for a job's claim.
+    fn ask_claim(&mut self, id: JobId, run: RunId) {
+        let Some(job) = self.jobs.get(&id) else {
+            return;
+        };
+        let ready = matches!(job.phase, Phase::Ready);
+        if ready && self.tree.place(job.dir, &job.name).is_none() {
+            // As where an attempt would begin: where it went was looked for by the scan.
+            self.conclude(id, Outcome::Gone, None, Vec::new());
+            return;
+        }
+        let serial = self
+            .watches
+            .get(job.watch as usize)
+            .is_some_and(|watch| watch.plan.serial);
+        self.last_claim += 1;
+        let claim = self.last_claim;
+        let take = Take {
+            claim,
+            job: self.job_name(id),
+            path: self.tree.rel(job.dir, &job.name),
+            seen: Seen::from(&job.version),
+            key: serial.then(|| job.key.to_vec()),
+            look: ready,
+            // What runs, or has run, is this machine's.
+            over: job.standings.over || !ready,
+        };
+        let watch = job.watch;
+        if let Some(keeper) = self.keepers.get_mut(&run) {
+            keeper.claims.insert(claim, id);
+        }
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.standings.claim = Claim::Asked(run, claim);
+        }
+        if ready && let Some(claims) = self.claims_mut(watch) {
+            claims.asked.insert(id);
+        }
+        self.tell_keeper(run, &Ask::Take(take));
+    }
+
+    /// The same for a job that does not wait in the queue, if there is a keeper.
+    fn want_claim(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get(&id) else {
+            return;
+        };
+        if job.standings.claim == Claim::None
+            && let Some(keeper) = self.keeper_of(job.watch as usize)
+            // A new one has just asked for all of them.
+            && self.jobs.get(&id).is_some_and(|job| job.standings.claim == Claim::None)
+        {
+            self.ask_claim(id, keeper);
+        }
+    }
+
+    /// A job that holds up those behind it does so on all machines, if its key does.
+    pub(super) fn keep_claim_of_halted(&mut self, id: JobId) {
+        let claimed = self
+            .jobs
+            .get(&id)
+            .is_some_and(|job| self.claims_of(job.watch).is_some());
+        if claimed {
+            self.want_claim(id);
+        }
+    }
+
+    fn tell_keeper(&mut self, run: RunId, what: &Ask) {
+        self.out.push(Effect::Feed(run, claim::line(what)));
+    }
+
+    /// Tells, before any of them is begun, which slot's lock shows that these jobs are at work.
+    pub(super) fn say_slot(&mut self, slot: u32, ids: &[JobId]) {
+        let mut of: BTreeMap<RunId, Vec<u64>> = BTreeMap::new();
+        for id in ids {
+            if let Some(job) = self.jobs.get(id)
+                && let Claim::Had(run, claim) = job.standings.claim
+            {
+                of.entry(run).or_default().push(claim);
+            }
+        }
+        for (run, of) in of {
+            let line = claim::line(&Ask::Slot { slot, of });
+            self.out.push(Effect::FeedFirst(run, line));
+        }
+    }
+
+    // ---- answers ----
+
+    pub(super) fn is_keeper(&self, run: RunId) -> bool {
+        self.keepers.contains_key(&run)
+    }
+
+    /// A keeper said a line.
+    pub(super) fn keeper_said(&mut self, run: RunId, line: Option<Vec<u8>>) {
+        let said = match &line {
+            Some(line) => claim::read::<Said>(line),
+            None => Err("the line is too long".to_owned()),
+        };
+        match said {
+            Ok(Said::Took { claim, is, by }) => self.took(run, claim, is, by),
+            Ok(Said::Concluded { claim, why }) => self.marked(run, claim, why),
+            Err(why) => {
+                self.log_worker(Level::Error, run, || {
+                    format!("the process that keeps the claims says what nobody knows ({why}); it is ended")
+                });
+                self.end_run(run);
+            }
+        }
+    }
+
+    fn took(&mut self, run: RunId, claim: u64, is: Standing, by: String) {
+        let Some(keeper) = self.keepers.get_mut(&run) else {
+            return;
+        };
+        keeper.proved = true;
+        let watch = keeper.watch;
+        // Given back meanwhile, if it is not there.
+        let Some(id) = keeper.claims.get(&claim).copied() else {
+            return;
+        };
+        if !is.is_had() {
+            keeper.claims.remove(&claim);
+        }
+        let had = is.is_had();
+        if let Some(claims) = self.claims_mut(watch) {
+            claims.asked.remove(&id);
+            claims.failures = 0;
+            if had && claims.failed.take().is_some() {
+                self.log_worker(Level::Info, run, || "claims can be made again".into());
+            }
+        }
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        job.standings.claim = match had {
+            true => Claim::Had(run, claim),
+            false => Claim::None,
+        };
+        let ready = matches!(job.phase, Phase::Ready);
+        match is {
+            Standing::Busy => self.claim_is_busy(id),
+            Standing::Left => {
+                self.log_job(Level::Info, id, || {
+                    format!("an attempt of {by} was cut short; it is taken over unless that one comes back")
+                });
+                if let Some(job) = self.jobs.get_mut(&id) {
+                    job.standings.over = true;
+                }
+                self.claim_again_in(id, LEFT_WAIT);
+            }
+            Standing::Gone => self.look(id),
+            Standing::Failed => self.claims_failed(run, watch, id, &by),
+            Standing::Had => self.claim_is_had(id),
+            Standing::CutShort if ready => self.take_over(id, &by),
+            // What it is about is this machine's own.
+            Standing::CutShort => self.claim_is_had(id),
+            Standing::Done => self.is_concluded_elsewhere(id, Outcome::Done, &by),
+            Standing::Dead => self.is_concluded_elsewhere(id, Outcome::Dead, &by),
+            Standing::Held => self.is_concluded_elsewhere(id, Outcome::Held, &by),
+        }
+    }
+
+    fn claim_is_busy(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let refused = job.standings.refused;
+        job.standings.refused = refused.saturating_add(1);
+        job.standings.over = false;
+        let at_work = at_work(&job.phase);
+        let wait = BUSY_FIRST
+            .saturating_mul(1 << u32::from(refused.min(10)))
+            .min(BUSY_LAST);
+        // So that two that ask for the same do not do so at the same moments.
+        let part = u32::try_from(id.0.wrapping_mul(0x9E37_79B9) & 0xff).unwrap_or(0);
+        let wait = wait + wait / 4 * part / 256;
+        if at_work && refused == 0 {
+            self.log_job(Level::Error, id, || {
+                "its claim was lost with the process that kept it, and another machine has it now: both may be at work"
+                    .into()
+            });
+        } else {
+            self.log_job(Level::Debug, id, || {
+                format!(
+                    "waits: another machine has claimed it; asked again in {:.1} s",
+                    wait.as_secs_f64()
+                )
+            });
+        }
+        self.claim_again_in(id, wait);
+    }
+
+    fn claim_again_in(&mut self, id: JobId, wait: Duration) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.standings.claim = Claim::Waits;
+            self.timers.set(Timer::Claim(id), self.now.mono.after(wait));
+        }
+    }
+
+    /// A job's claim may be asked for again.
+    pub(super) fn claim_due(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        if job.standings.claim != Claim::Waits {
+            return;
+        }
+        job.standings.claim = Claim::None;
+        match &job.phase {
+            Phase::Ready if job.replayed => {}
+            Phase::Ready => self.enqueue(id),
+            Phase::Disposing { .. } => self.ask_dispose(id),
+            phase if at_work(phase) || matches!(phase, Phase::Halted) => self.want_claim(id),
+            _ => {}
+        }
+    }
+
+    fn claims_failed(&mut self, run: RunId, watch: u32, id: JobId, why: &str) {
+        let now = self.now.mono;
+        if let Some(claims) = self.claims_mut(watch) {
+            let first = claims.failed.is_none();
+            let (wait, until) = match claims.failed {
+                // Many fail together.
+                Some((wait, until)) if until > now => (wait, until),
+                Some((wait, _)) => {
+                    let wait = (wait * 2).min(FAILED_LAST);
+                    (wait, now.after(wait))
+                }
+                None => (FAILED_FIRST, now.after(FAILED_FIRST)),
+            };
+            claims.failed = Some((wait, until));
+            self.timers.set(Timer::Keeper(watch), until);
+            if first {
+                let why = why.to_owned();
+                self.log_worker(Level::Error, run, || {
+                    format!(
+                        "no claim can be made: {why}; nothing of this watch is run until one can"
+                    )
+                });
+            }
+        }
+        match self.jobs.get(&id).map(|job| &job.phase) {
+            Some(Phase::Ready) => self.enqueue(id),
+            _ => self.claim_again_in(id, FAILED_FIRST),
+        }
+    }
+
+    fn claim_is_had(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        job.standings.refused = 0;
+        match job.phase {
+            Phase::Ready if self.mode != Mode::Running => self.give_claim_back(id),
+            Phase::Ready => {
+                self.enqueue(id);
+                self.ask_for_the_next_of_its_key(id);
+            }
+            Phase::Disposing { .. } => self.ask_dispose(id),
+            _ => {}
+        }
+    }
+
+    /// Where a key's jobs are run together, one after another is claimed: none overtakes one that was refused.
+    fn ask_for_the_next_of_its_key(&mut self, id: JobId) {
+        let Some((index, Claim::Had(keeper, _))) = self
+            .jobs
+            .get(&id)
+            .map(|job| (job.watch as usize, job.standings.claim))
+        else {
+            return;
+        };
+        if !self.watches[index].plan.serial
+            || self.watches[index].plan.batch.is_none()
+            || self.room_for_claims(index) == 0
+        {
+            return;
+        }
+        let jobs = &self.jobs;
+        let key_of = |id: JobId| {
+            jobs.get(&id)
+                .map_or_else(Box::default, |job| job.key.clone())
+        };
+        if let Some(next) = self.watches[index].queue.pop_after(id, key_of, |_| true) {
+            self.ask_claim(next, keeper);
+        }
+    }
+
+    /// Another machine's attempt was cut short.
+    fn take_over(&mut self, id: JobId, by: &str) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        job.cut_short = true;
+        let once = self
+            .watches
+            .get(job.watch as usize)
+            .is_some_and(|watch| watch.plan.delivery == Delivery::AtMostOnce);
+        if once {
+            self.log_job(Level::Error, id, || {
+                format!(
+                    "held: an attempt of {by} was cut short, and nobody knows how far it came; it is not repeated, \
+                     because delivery = \"at-most-once\""
+                )
+            });
+            self.conclude(id, Outcome::Held, Some(AttemptEnd::CutShort), Vec::new());
+            return;
+        }
+        self.log_job(Level::Warning, id, || {
+            format!("an attempt of {by} was cut short; it is repeated here")
+        });
+        self.claim_is_had(id);
+    }
+
+    /// The claim is had, and the others know how the job ended.
+    fn is_concluded_elsewhere(&mut self, id: JobId, outcome: Outcome, by: &str) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        job.standings.marked = true;
+        let word = match outcome {
+            Outcome::Dead => "dead",
+            Outcome::Held => "held",
+            _ => "done",
+        };
+        match &job.phase {
+            Phase::Ready | Phase::Halted | Phase::Backoff => {
+                self.log_job(Level::Info, id, || format!("{word} elsewhere, by {by}"));
+                self.conclude(id, outcome, Some(AttemptEnd::Elsewhere), Vec::new());
+            }
+            Phase::Disposing { .. } => self.ask_dispose(id),
+            _ => {
+                self.log_job(Level::Error, id, || {
+                    format!("{word} elsewhere, by {by}, while it was at work here: its claim had been lost")
+                });
+            }
+        }
+    }
+
+    // ---- conclusions ----
+
+    /// What is to happen to the file of a job that ends so, with the others in mind.
+    pub(super) fn disposal_with_mark(
+        &self,
+        id: JobId,
+        outcome: Outcome,
+        disposal: Disposal,
+    ) -> Disposal {
+        let Some(job) = self.jobs.get(&id) else {
+            return disposal;
+        };
+        let marks = self
+            .claims_of(job.watch)
+            .and_then(|_| self.watches.get(job.watch as usize)?.plan.claim.as_ref())
+            .map(|plan| plan.marks);
+        match (marks, outcome) {
+            _ if disposal != Disposal::Keep || job.standings.marked => disposal,
+            (Some(true), Outcome::Done | Outcome::Dead) | (Some(_), Outcome::Held) => {
+                Disposal::Mark
+            }
+            _ => disposal,
+        }
+    }
+
+    /// Whether a concluded job's file may be disposed of: the claim is had, and the others know of the conclusion where they
+    /// are to. If not, that is seen to, and it is asked again.
+    pub(super) fn may_dispose(&mut self, id: JobId) -> bool {
+        let Some(job) = self.jobs.get(&id) else {
+            return false;
+        };
+        let Some(marks) = self
+            .claims_of(job.watch)
+            .and_then(|_| self.watches.get(job.watch as usize)?.plan.claim.as_ref())
+            .map(|plan| plan.marks)
+        else {
+            return true;
+        };
+        let (run, claim) = match job.standings.claim {
+            Claim::Had(run, claim) => (run, claim),
+            Claim::None => {
+                self.want_claim(id);
+                return false;
+            }
+            Claim::Asked(..) | Claim::Waits => return false,
+        };
+        let how = match job.outcome {
+            Some(Outcome::Done) if marks => How::Done,
+            Some(Outcome::Dead) if marks => How::Dead,
+            Some(Outcome::Held) => How::Held,
+            _ => return true,
+        };
+        if job.standings.marked {
+            return true;
+        }
+        if !job.standings.marking {
+            let seen = Seen::from(&job.version);
+            if let Some(job) = self.jobs.get_mut(&id) {
+                job.standings.marking = true;
+            }
+            self.tell_keeper(run, &Ask::Conclude { claim, how, seen });
+        }
+        false
+    }
+
+    /// A conclusion is written down for the others, or not.
+    fn marked(&mut self, run: RunId, claim: u64, why: String) {
+        let found = self
+            .keepers
+            .get(&run)
+            .and_then(|keeper| keeper.claims.get(&claim).copied());
+        let Some(job) = found.and_then(|id| self.jobs.get_mut(&id)) else {
+            return;
+        };
+        let Some(id) = found else { return };
+        job.standings.marking = false;
+        if why.is_empty() {
+            job.standings.marked = true;
+            self.ask_dispose(id);
+            return;
+        }
+        let Phase::Disposing { failures, .. } = &mut job.phase else {
+            return;
+        };
+        let first = *failures == 0;
+        *failures = failures.saturating_add(1);
+        let wait = Duration::from_secs(1 << (*failures).min(5));
+        self.timers
+            .set(Timer::Dispose(id), self.now.mono.after(wait));
+        if first {
+            self.log_job(Level::Error, id, || {
+                format!("the mark of its conclusion cannot be written: {why}; tried again, and its claim is kept")
+            });
+        }
+    }
+
+    /// The file stays, and the others know.
+    pub(super) fn mark_ends(&mut self, id: JobId) {
+        let how = DisposedHow::Done;
+        self.append(Record::Disposed { job: id, how });
+        if let Some(job) = self.jobs.get(&id) {
+            let key = FileKey::new(job.dir, &job.name);
+            let (version, ctime_ns, mark) = (job.version, job.ctime_ns, job.mark);
+            if !job.displaced {
+                self.remember(key, &version, ctime_ns, mark);
+            }
+        }
+        self.forget_job(id);
+    }
+
+    /// Whether the daemon's stop waits for a conclusion to be known to the others.
+    pub(super) fn is_marking(&self) -> bool {
+        self.jobs.values().any(|job| {
+            matches!(job.phase, Phase::Disposing { .. })
+                && (job.standings.marking || matches!(job.standings.claim, Claim::Asked(..)))
+        })
+    }
+
+    // ---- letting go ----
+
+    /// A job is history, or is not to be begun here for now.
+    pub(super) fn release_claim(&mut self, id: JobId, left: bool) {
+        self.timers.clear(Timer::Claim(id));
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        if job.standings.claim == Claim::None {
+            return;
+        }
+        let watch = job.watch;
+        let was = std::mem::replace(&mut job.standings.claim, Claim::None);
+        job.standings.marking = false;
+        if let Some(claims) = self.claims_mut(watch) {
+            claims.asked.remove(&id);
+        }
+        if let Claim::Asked(run, claim) | Claim::Had(run, claim) = was
+            && let Some(keeper) = self.keepers.get_mut(&run)
+        {
+            keeper.claims.remove(&claim);
+            self.tell_keeper(run, &Ask::Drop { claim, left });
+            self.dismiss_if_idle(run);
+        }
+    }
+
+    /// The job waits in the queue again, and others may have it.
+    fn give_claim_back(&mut self, id: JobId) {
+        let left = self.jobs.get(&id).is_some_and(|job| job.cut_short);
+        self.release_claim(id, left);
+        if self
+            .jobs
+            .get(&id)
+            .is_some_and(|job| matches!(job.phase, Phase::Ready) && !job.replayed)
+        {
+            self.enqueue(id);
+        }
+    }
+
+    /// The daemon stops: others may have what is not at work here.
+    pub(super) fn give_claims_back(&mut self) {
+        let ids: Vec<JobId> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| {
+                !matches!(job.standings.claim, Claim::None)
+                    && matches!(job.phase, Phase::Ready | Phase::Backoff | Phase::Halted)
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            self.give_claim_back(id);
+        }
+    }
+
+    /// The last thing before the end: what has outlived it keeps its claims by the slots of its attempts.
+    pub(super) fn end_claims(&mut self) {
+        self.give_claims_back();
+        let ids: Vec<JobId> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| matches!(job.phase, Phase::Disposing { .. }))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            // Whether its file was taken away nobody knows.
+            self.release_claim(id, true);
+        }
+    }
+
+    // ---- keepers ----
+
+    /// The keeper of a watch; started if there is none and one may be.
+    fn keeper_of(&mut self, index: usize) -> Option<RunId> {
+        if self.mode == Mode::Stopped {
+            return None;
+        }
+        let now = self.now.mono;
+        let claims = self.watches.get(index)?.claims.as_ref()?;
+        if let Some(run) = claims.keeper {
+            let runs = self.runs.get(&run).is_some_and(|run| run.sent == 0);
+            return runs.then_some(run);
+        }
+        if claims.not_before > now {
+            let at = claims.not_before;
+            self.timers.set(Timer::Keeper(index as u32), at);
+            return None;
+        }
+        Some(self.start_keeper(index)?)
+    }
+
+    fn start_keeper(&mut self, index: usize) -> Option<RunId> {
+        let plan = &self.watches.get(index)?.plan;
+        let claim = plan.claim.clone()?;
+        let argv = KeeperOrder {
+            watch: plan.name.clone(),
+            dir: claim.dir,
+            marks: claim.marks,
+            root: plan.path.clone(),
+            slots: claim.slots,
+            identity: plan.process.identity.clone(),
+        }
+        .argv();
+        let watch = plan.name.clone();
+        let run = self.add_run_without_slot(Kind::Keeper, index as u32);
+        let keeper = Keeper {
+            watch: index as u32,
+            claims: BTreeMap::new(),
+            leaving: false,
+            proved: false,
+        };
+        self.keepers.insert(run, keeper);
+        if let Some(claims) = self.claims_mut(index as u32) {
+            claims.keeper = Some(run);
+        }
+        self.out.push(Effect::Spawn(Box::new(SpawnOrder {
+            run,
+            jobs: Vec::new(),
+            program: Program::Own,
+            argv,
+            env: Vec::new(),
+            cwd: b"/".to_vec(),
+            files: Vec::new(),
+            stdin: Stdin::Worker,
+            // Not as the watch's user: that one cannot look at slots.
+            process: Rc::default(),
+            slot: 0,
+            output: None,
+            watch,
+            job_name: String::new(),
+            attempt: 0,
+        })));
+        // What is at work, or concluded, has lost its claim with the one before.
+        let ids: Vec<JobId> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| {
+                job.watch == index as u32
+                    && job.standings.claim == Claim::None
+                    && (at_work(&job.phase)
+                        || matches!(job.phase, Phase::Disposing { .. } | Phase::Halted))
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            self.ask_claim(id, run);
+        }
+        Some(run)
+    }
+
+    /// A keeper that ended may be started again, or claims be asked for again: the rest is done by dispatch.
+    pub(super) fn keeper_due(&mut self, watch: u32) {
+        let lost = self.jobs.values().any(|job| {
+            job.watch == watch
+                && job.standings.claim == Claim::None
+                && (at_work(&job.phase)
+                    || matches!(job.phase, Phase::Disposing { .. } | Phase::Halted))
+        });
+        if lost && self.claims_of(watch).is_some() {
+            self.keeper_of(watch as usize);
+        }
+    }
+
+    /// A keeper ended, asked to or not.
+    pub(super) fn keeper_ended(&mut self, id: RunId, run: &Run, end: ChildEnd, output: &[u8]) {
+        let Some(keeper) = self.keepers.remove(&id) else {
+            return;
+        };
+        let mut wait = Duration::ZERO;
+        let now = self.now.mono;
+        if let Some(claims) = self
+            .claims_mut(keeper.watch)
+            .filter(|claims| claims.keeper == Some(id))
+        {
+            claims.keeper = None;
+            if keeper.proved {
+                claims.failures = 0;
+            }
+            if claims.failures > 0 {
+                wait = RESTART_FIRST
+                    .saturating_mul(1 << (claims.failures - 1).min(20))
+                    .min(RESTART_LAST);
+            }
+            claims.failures = claims.failures.saturating_add(1);
+            claims.not_before = now.after(wait);
+            let at = claims.not_before;
+            self.timers.set(Timer::Keeper(keeper.watch), at);
+        }
+        if !keeper.leaving {
+            let (how, _) = attempt_end(run, end);
+            let said = String::from_utf8_lossy(output).trim_end().to_owned();
+            let name = self.watch_name(run.watch);
+            let lost = keeper.claims.len();
+            self.log(Level::Error, |line| {
+                line.text = format!(
+                    "the process that keeps the claims ended ({}){}{said}; {lost} claims are lost, and asked for again in \
+                     {:.1} s",
+                    describe(how),
+                    if said.is_empty() { "" } else { ": " },
+                    wait.as_secs_f64()
+                );
+                line.watch = name;
+            });
+        }
+        for job in keeper.claims.into_values() {
+            self.claim_is_lost(job);
+        }
+    }
+
+    fn claim_is_lost(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        job.standings.claim = Claim::None;
+        job.standings.marking = false;
+        let (watch, phase) = (job.watch, job.phase.clone());
+        if let Some(claims) = self.claims_mut(watch) {
+            claims.asked.remove(&id);
+        }
+        match phase {
+            Phase::Ready => {
+                self.dequeue(id);
+                self.enqueue(id);
+            }
+            // Not without a claim.
+            Phase::Handing { run } => self.take_back(id, run),
+            _ => {}
+        }
+    }
+
+    /// The watch has another plan: whether claims are made, and where, may be otherwise.
+    pub(super) fn replan_claims(&mut self, watch: u32, same: bool) {
+        let Some(state) = self.watches.get_mut(watch as usize) else {
+            return;
+        };
+        let per_key = state.plan.per_key();
+        let wanted = state.plan.claim.is_some() && state.active;
+        if same && let Some(claims) = &mut state.claims {
+            claims.ready = Queue::new(per_key);
+            return;
+        }
+        let old = state.claims.take();
+        if wanted {
+            state.claims = Some(Claims::new(per_key));
+        }
+        let Some(run) = old.and_then(|claims| claims.keeper) else {
+            return;
+        };
+        if let Some(keeper) = self.keepers.get_mut(&run) {
+            keeper.leaving = true;
+        }
+        let ids: Vec<JobId> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| {
+                job.watch == watch
+                    && matches!(job.phase, Phase::Ready | Phase::Backoff | Phase::Halted)
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            let left = self.jobs.get(&id).is_some_and(|job| job.cut_short);
+            self.release_claim(id, left);
+        }
+        self.dismiss_if_idle(run);
+    }
+
+    fn dismiss_if_idle(&mut self, run: RunId) {
+        let idle = self
+            .keepers
+            .get(&run)
+            .is_some_and(|keeper| keeper.leaving && keeper.claims.is_empty());
+        if idle && self.runs.get(&run).is_some_and(|run| run.sent == 0) {
+            self.out.push(Effect::CloseInput(run));
+            self.timers
+                .set(Timer::Kill(run), self.now.mono.after(LEAVE));
+        }
+    }
+
+    // ---- queues ----
+
+    /// Puts a ready job of a watch with claims where it belongs. `false`: the watch has none.
+    pub(super) fn enqueue_claimed(&mut self, id: JobId, rank: &Rank, key: &[u8]) -> bool {
+        let Some(job) = self.jobs.get(&id) else {
+            return true;
+        };
+        let claim = job.standings.claim;
+        let Some(watch) = self.watches.get_mut(job.watch as usize) else {
+            return true;
+        };
+        let Some(claims) = &mut watch.claims else {
+            return false;
+        };
+        match claim {
+            Claim::Had(..) => {
+                watch.queue.hold(id, key);
+                claims.ready.push(rank.clone(), key);
+            }
+            // The answer, or the timer, tells where.
+            Claim::Asked(..) | Claim::Waits => watch.queue.hold(id, key),
+            Claim::None => {
+                claims.ready.remove(rank, key);
+                watch.queue.push(rank.clone(), key);
+            }
+        }
+        true
+    }
+
+    /// Whether a ready job is in no queue, because its claim is on its way.
+    pub(super) fn is_being_claimed(&self, id: JobId) -> bool {
+        self.jobs
+            .get(&id)
+            .is_some_and(|job| matches!(job.standings.claim, Claim::Asked(..) | Claim::Waits))
+    }
+
+    /// Whether a job whose file was not there had no claim to look at it with: no attempt was begun.
+    pub(super) fn was_only_asked_for(&self, id: JobId) -> bool {
+        self.jobs.get(&id).is_some_and(|job| {
+            job.standings.claim == Claim::None && self.claims_of(job.watch).is_some()
+        })
+    }
+
+    /// Jobs of a watch that are ready, claimed or not.
+    pub(super) fn ready_in(&self, index: usize) -> usize {
+        let Some(watch) = self.watches.get(index) else {
+            return 0;
+        };
+        let claimed = watch
+            .claims
+            .as_ref()
+            .map_or(0, |claims| claims.ready.len() + claims.asked.len());
+        watch.queue.len() + claimed
+    }
+
+    /// How many claims a watch has, and how many jobs wait because others have theirs.
+    pub(super) fn count_claims(&self, watch: u32) -> Option<(usize, usize)> {
+        self.claims_of(watch)?;
+        let of = |want: fn(&Claim) -> bool| {
+            let mine = self.jobs.values().filter(|job| job.watch == watch);
+            mine.filter(|job| want(&job.standings.claim)).count()
+        };
+        Some((
+            of(|claim| matches!(claim, Claim::Had(..))),
+            of(|claim| matches!(claim, Claim::Waits)),
+        ))
+    }
+}
+
+/// A process of this machine may have the file.
+fn at_work(phase: &Phase) -> bool {
+    matches!(
+        phase,
+        Phase::Running { .. } | Phase::PostLook { .. } | Phase::Looking
+    )
+}
