@@ -246,6 +246,7 @@ fn known(daemon: bool) -> BTreeSet<String> {
             // Not written by users: the block's name, and what follows from other keys.
             "name" | "excluded" => {}
             "action" => keys.extend(["run", "worker", "workers", "window", "ready", "deliver"]),
+            "claim" => keys.extend(["claim", "claim_done"]),
             "process" => keys.extend(["user", "group", "umask", "nice", "ionice", "limits"]),
             "select" => keys.extend([
                 "include",

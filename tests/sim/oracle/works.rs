@@ -77,7 +77,7 @@ pub enum Meaning {
 pub fn meaning(plan: &WatchPlan, end: AttemptEnd) -> Meaning {
     let once = plan.delivery == Delivery::AtMostOnce;
     match end {
-        AttemptEnd::Exit(0) | AttemptEnd::SaidDone => Meaning::Done,
+        AttemptEnd::Exit(0) | AttemptEnd::SaidDone | AttemptEnd::Elsewhere => Meaning::Done,
         AttemptEnd::Exit(n) if plan.temporary.contains(&n) => Meaning::Failed,
         AttemptEnd::Exit(n) if plan.permanent.contains(&n) || n == 65 => Meaning::Dead,
         AttemptEnd::Exit(n) if once && n != 75 => Meaning::Dead,
