@@ -198,6 +198,16 @@ pub fn local_locks(line: &str) -> Option<String> {
     ))
 }
 
+/// The same of the mount that a path is on, which has no symbolic link in it.
+pub fn local_locks_at(path: &[u8]) -> Option<String> {
+    let text = std::fs::read("/proc/self/mountinfo").ok()?;
+    let table = parse(&text);
+    let id = find(&table.mounts, path)?.id.0.to_string();
+    let text = String::from_utf8_lossy(&text);
+    let mut lines = text.lines();
+    local_locks(lines.find(|line| line.split(' ').next() == Some(&id))?)
+}
+
 /// `\040` and its like: three octal digits after a backslash. Anything else is left as it is.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
@@ -593,5 +603,31 @@ mod tests {
             assert_eq!(id(&inner), covered);
         };
         std::thread::spawn(body).join().unwrap();
+    }
+
+    #[test]
+    fn locks_that_other_machines_do_not_see() {
+        let why = |behind: &str| local_locks(&format!("36 22 0:44 / /srv rw,relatime - {behind}"));
+        for (behind, option) in [
+            ("nfs srv:/p rw,vers=3,nolock,local_lock=all", "nolock"),
+            ("nfs4 srv:/p rw,local_lock=posix", "local_lock=posix"),
+            ("cifs //s/x rw,nobrl,serverino", "nobrl"),
+            ("fuse.sshfs host:/x rw,user_id=0", "fuse.sshfs"),
+        ] {
+            assert!(
+                why(behind).is_some_and(|why| why.contains(option)),
+                "{behind}"
+            );
+        }
+        for behind in [
+            "nfs4 srv:/p rw,vers=4.2,local_lock=none",
+            "nfs srv:/p rw,local_lock=flock",
+            "cifs //s/x rw,serverino",
+            "ext4 /dev/nolock rw,relatime",
+        ] {
+            assert_eq!(why(behind), None, "{behind}");
+        }
+        assert_eq!(local_locks("36 22 0:44"), None);
+        assert_eq!(local_locks_at(b"/"), None);
     }
 }

@@ -218,6 +218,7 @@ fn warnings(plan: &Plan, watch: &WatchPlan) -> Vec<String> {
     if let Some(dir) = watch.output.as_deref().and_then(directory_missing) {
         warnings.push(format!("output: {dir}"));
     }
+    warnings.extend(claims_fail(watch));
     privileges(watch, &mut warnings);
     let real_root = real(root);
     for other in &plan.watches {
@@ -250,6 +251,26 @@ fn warnings(plan: &Plan, watch: &WatchPlan) -> Vec<String> {
         }
     }
     warnings
+}
+
+/// Why no file of the watch could be claimed, as far as can be seen from here.
+fn claims_fail(watch: &WatchPlan) -> Option<String> {
+    let claim = watch.claim.as_ref()?;
+    let (key, dir) = match claim.marks {
+        true => ("claim_done", &claim.dir),
+        false => ("claim", &watch.path),
+    };
+    let path = Path::new(OsStr::from_bytes(dir));
+    let why = match path.metadata() {
+        Ok(meta) if meta.is_dir() => {
+            crate::mounts::local_locks_at(real(path).as_os_str().as_bytes())?
+        }
+        Ok(_) => "it is not a directory".into(),
+        // Of the root that is said already.
+        Err(_) if !claim.marks => return None,
+        Err(error) => error.to_string(),
+    };
+    Some(format!("{key}: {}: {why}; nothing is run", path.display()))
 }
 
 /// What only a privileged daemon can do, if this one, asked as this user, is none.

@@ -445,10 +445,13 @@ mod tests {
             size: 2,
             mtime_ns: 3,
         };
-        assert_eq!(seen.name("w"), "b8f2ea55cd85f4ce4c1dc1cf4df9d0b6");
-        assert_eq!(offset("w", Claimed::Path(b"a/b")), 0);
-        assert_eq!(offset("w", Claimed::Inode(5)), 0);
-        assert_eq!(offset("w", Claimed::Key(b"k")), 0);
+        assert_eq!(seen.name("w"), "49d4e8c042ee0afcd540f19b3c33d6dd");
+        assert_eq!(
+            offset("w", Claimed::Path(b"a/b")),
+            4_090_932_297_294_487_274
+        );
+        assert_eq!(offset("w", Claimed::Inode(5)), 2_439_362_240_320_534_213);
+        assert_eq!(offset("w", Claimed::Key(b"k")), 3_040_585_434_383_097_506);
         assert!(offset("w", Claimed::Path(b"a/b")) < 1 << 62);
         let note = Note {
             how: How::Begun,

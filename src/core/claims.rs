@@ -7,22 +7,21 @@
 //!
 //! Nothing is run, and no file disposed of, without the claim.
 
-use super::claim::{self, Ask, How, KeeperOrder, Said, Seen, Standing, Take};
-use super::ends::describe;
+mod keepers;
+mod over;
+
+use super::claim::{self, Ask, Said, Seen, Standing, Take};
 use super::ids::{JobId, RunId};
 use super::job::Phase;
 use super::operate::Mode;
 use super::queue::{Queue, Rank};
-use super::record::{AttemptEnd, Disposal, DisposedHow, Outcome, Record};
-use super::runs::{Kind, Run, attempt_end};
+use super::record::{AttemptEnd, Outcome};
 use super::time::Mono;
 use super::timers::Timer;
 use super::watch::Root;
-use super::{ChildEnd, Core, Effect, Program, SpawnOrder, Stdin};
-use crate::core::files::FileKey;
+use super::{Core, Effect};
 use crate::plan::{Action, Delivery, Level, Rate};
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 use std::time::Duration;
 
 /// Wait before a claim that somebody else has is asked for again; doubles with each time.
@@ -33,11 +32,6 @@ const LEFT_WAIT: Duration = Duration::from_secs(3);
 /// Wait before anything is asked for again when claims cannot be had at all.
 const FAILED_FIRST: Duration = Duration::from_secs(1);
 const FAILED_LAST: Duration = Duration::from_secs(30);
-/// Wait before a keeper that ended is started again; the first is started at once.
-const RESTART_FIRST: Duration = Duration::from_millis(500);
-const RESTART_LAST: Duration = Duration::from_secs(60);
-/// How long a keeper that was told to end may take.
-const LEAVE: Duration = Duration::from_secs(30);
 /// Jobs that take no longer than this are claimed before there is a place for them.
 const SHORT: Duration = Duration::from_secs(1);
 /// So many at most.
@@ -152,8 +146,13 @@ impl Core {
             || !watch.active
             || watch.state != Root::Bound
             || watch.is_halted()
-            || !self.claims_can_be_had(index)
         {
+            return;
+        }
+        if let Some(until) = self.no_claims_before(index) {
+            if !self.timers.is_set(Timer::Keeper(index as u32)) {
+                self.timers.set(Timer::Keeper(index as u32), until);
+            }
             return;
         }
         let mut room = self.room_for_claims(index);
@@ -177,10 +176,11 @@ impl Core {
         }
     }
 
-    /// Whether the share answered last time, or it is time to ask again.
-    fn claims_can_be_had(&self, index: usize) -> bool {
+    /// When it is to be tried again, where claims could not be had at all.
+    fn no_claims_before(&self, index: usize) -> Option<Mono> {
         let failed = self.watches[index].claims.as_ref().and_then(|c| c.failed);
-        failed.is_none_or(|(_, until)| until <= self.now.mono)
+        let (_, until) = failed?;
+        (until > self.now.mono).then_some(until)
     }
 
     /// How many more may be asked for: those that there are places for; and where attempts are short as many again, so that
@@ -388,7 +388,8 @@ impl Core {
         // So that two that ask for the same do not do so at the same moments.
         let part = u32::try_from(id.0.wrapping_mul(0x9E37_79B9) & 0xff).unwrap_or(0);
         let wait = wait + wait / 4 * part / 256;
-        if at_work && refused == 0 {
+        // At the first time it may be one who asks whether it was left, and leaves it.
+        if at_work && refused == 1 {
             self.log_job(Level::Error, id, || {
                 "its claim was lost with the process that kept it, and another machine has it now: both may be at work"
                     .into()
@@ -484,8 +485,11 @@ impl Core {
         else {
             return;
         };
-        if !self.watches[index].plan.serial
-            || self.watches[index].plan.batch.is_none()
+        let watch = &self.watches[index];
+        if !watch.plan.serial
+            || watch.plan.batch.is_none()
+            || watch.state != Root::Bound
+            || self.mode != Mode::Running
             || self.room_for_claims(index) == 0
         {
             return;
@@ -548,403 +552,6 @@ impl Core {
                     format!("{word} elsewhere, by {by}, while it was at work here: its claim had been lost")
                 });
             }
-        }
-    }
-
-    // ---- conclusions ----
-
-    /// What is to happen to the file of a job that ends so, with the others in mind.
-    pub(super) fn disposal_with_mark(
-        &self,
-        id: JobId,
-        outcome: Outcome,
-        disposal: Disposal,
-    ) -> Disposal {
-        let Some(job) = self.jobs.get(&id) else {
-            return disposal;
-        };
-        let marks = self
-            .claims_of(job.watch)
-            .and_then(|_| self.watches.get(job.watch as usize)?.plan.claim.as_ref())
-            .map(|plan| plan.marks);
-        match (marks, outcome) {
-            _ if disposal != Disposal::Keep || job.standings.marked => disposal,
-            (Some(true), Outcome::Done | Outcome::Dead) | (Some(_), Outcome::Held) => {
-                Disposal::Mark
-            }
-            _ => disposal,
-        }
-    }
-
-    /// Whether a concluded job's file may be disposed of: the claim is had, and the others know of the conclusion where they
-    /// are to. If not, that is seen to, and it is asked again.
-    pub(super) fn may_dispose(&mut self, id: JobId) -> bool {
-        let Some(job) = self.jobs.get(&id) else {
-            return false;
-        };
-        let Some(marks) = self
-            .claims_of(job.watch)
-            .and_then(|_| self.watches.get(job.watch as usize)?.plan.claim.as_ref())
-            .map(|plan| plan.marks)
-        else {
-            return true;
-        };
-        let (run, claim) = match job.standings.claim {
-            Claim::Had(run, claim) => (run, claim),
-            Claim::None => {
-                self.want_claim(id);
-                return false;
-            }
-            Claim::Asked(..) | Claim::Waits => return false,
-        };
-        let how = match job.outcome {
-            Some(Outcome::Done) if marks => How::Done,
-            Some(Outcome::Dead) if marks => How::Dead,
-            Some(Outcome::Held) => How::Held,
-            _ => return true,
-        };
-        if job.standings.marked {
-            return true;
-        }
-        if !job.standings.marking {
-            let seen = Seen::from(&job.version);
-            if let Some(job) = self.jobs.get_mut(&id) {
-                job.standings.marking = true;
-            }
-            self.tell_keeper(run, &Ask::Conclude { claim, how, seen });
-        }
-        false
-    }
-
-    /// A conclusion is written down for the others, or not.
-    fn marked(&mut self, run: RunId, claim: u64, why: String) {
-        let found = self
-            .keepers
-            .get(&run)
-            .and_then(|keeper| keeper.claims.get(&claim).copied());
-        let Some(job) = found.and_then(|id| self.jobs.get_mut(&id)) else {
-            return;
-        };
-        let Some(id) = found else { return };
-        job.standings.marking = false;
-        if why.is_empty() {
-            job.standings.marked = true;
-            self.ask_dispose(id);
-            return;
-        }
-        let Phase::Disposing { failures, .. } = &mut job.phase else {
-            return;
-        };
-        let first = *failures == 0;
-        *failures = failures.saturating_add(1);
-        let wait = Duration::from_secs(1 << (*failures).min(5));
-        self.timers
-            .set(Timer::Dispose(id), self.now.mono.after(wait));
-        if first {
-            self.log_job(Level::Error, id, || {
-                format!("the mark of its conclusion cannot be written: {why}; tried again, and its claim is kept")
-            });
-        }
-    }
-
-    /// The file stays, and the others know.
-    pub(super) fn mark_ends(&mut self, id: JobId) {
-        let how = DisposedHow::Done;
-        self.append(Record::Disposed { job: id, how });
-        if let Some(job) = self.jobs.get(&id) {
-            let key = FileKey::new(job.dir, &job.name);
-            let (version, ctime_ns, mark) = (job.version, job.ctime_ns, job.mark);
-            if !job.displaced {
-                self.remember(key, &version, ctime_ns, mark);
-            }
-        }
-        self.forget_job(id);
-    }
-
-    /// Whether the daemon's stop waits for a conclusion to be known to the others.
-    pub(super) fn is_marking(&self) -> bool {
-        self.jobs.values().any(|job| {
-            matches!(job.phase, Phase::Disposing { .. })
-                && (job.standings.marking || matches!(job.standings.claim, Claim::Asked(..)))
-        })
-    }
-
-    // ---- letting go ----
-
-    /// A job is history, or is not to be begun here for now.
-    pub(super) fn release_claim(&mut self, id: JobId, left: bool) {
-        self.timers.clear(Timer::Claim(id));
-        let Some(job) = self.jobs.get_mut(&id) else {
-            return;
-        };
-        if job.standings.claim == Claim::None {
-            return;
-        }
-        let watch = job.watch;
-        let was = std::mem::replace(&mut job.standings.claim, Claim::None);
-        job.standings.marking = false;
-        if let Some(claims) = self.claims_mut(watch) {
-            claims.asked.remove(&id);
-        }
-        if let Claim::Asked(run, claim) | Claim::Had(run, claim) = was
-            && let Some(keeper) = self.keepers.get_mut(&run)
-        {
-            keeper.claims.remove(&claim);
-            self.tell_keeper(run, &Ask::Drop { claim, left });
-            self.dismiss_if_idle(run);
-        }
-    }
-
-    /// The job waits in the queue again, and others may have it.
-    fn give_claim_back(&mut self, id: JobId) {
-        let left = self.jobs.get(&id).is_some_and(|job| job.cut_short);
-        self.release_claim(id, left);
-        if self
-            .jobs
-            .get(&id)
-            .is_some_and(|job| matches!(job.phase, Phase::Ready) && !job.replayed)
-        {
-            self.enqueue(id);
-        }
-    }
-
-    /// The daemon stops: others may have what is not at work here.
-    pub(super) fn give_claims_back(&mut self) {
-        let ids: Vec<JobId> = self
-            .jobs
-            .iter()
-            .filter(|(_, job)| {
-                !matches!(job.standings.claim, Claim::None)
-                    && matches!(job.phase, Phase::Ready | Phase::Backoff | Phase::Halted)
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        for id in ids {
-            self.give_claim_back(id);
-        }
-    }
-
-    /// The last thing before the end: what has outlived it keeps its claims by the slots of its attempts.
-    pub(super) fn end_claims(&mut self) {
-        self.give_claims_back();
-        let ids: Vec<JobId> = self
-            .jobs
-            .iter()
-            .filter(|(_, job)| matches!(job.phase, Phase::Disposing { .. }))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in ids {
-            // Whether its file was taken away nobody knows.
-            self.release_claim(id, true);
-        }
-    }
-
-    // ---- keepers ----
-
-    /// The keeper of a watch; started if there is none and one may be.
-    fn keeper_of(&mut self, index: usize) -> Option<RunId> {
-        if self.mode == Mode::Stopped {
-            return None;
-        }
-        let now = self.now.mono;
-        let claims = self.watches.get(index)?.claims.as_ref()?;
-        if let Some(run) = claims.keeper {
-            let runs = self.runs.get(&run).is_some_and(|run| run.sent == 0);
-            return runs.then_some(run);
-        }
-        if claims.not_before > now {
-            let at = claims.not_before;
-            self.timers.set(Timer::Keeper(index as u32), at);
-            return None;
-        }
-        Some(self.start_keeper(index)?)
-    }
-
-    fn start_keeper(&mut self, index: usize) -> Option<RunId> {
-        let plan = &self.watches.get(index)?.plan;
-        let claim = plan.claim.clone()?;
-        let argv = KeeperOrder {
-            watch: plan.name.clone(),
-            dir: claim.dir,
-            marks: claim.marks,
-            root: plan.path.clone(),
-            slots: claim.slots,
-            identity: plan.process.identity.clone(),
-        }
-        .argv();
-        let watch = plan.name.clone();
-        let run = self.add_run_without_slot(Kind::Keeper, index as u32);
-        let keeper = Keeper {
-            watch: index as u32,
-            claims: BTreeMap::new(),
-            leaving: false,
-            proved: false,
-        };
-        self.keepers.insert(run, keeper);
-        if let Some(claims) = self.claims_mut(index as u32) {
-            claims.keeper = Some(run);
-        }
-        self.out.push(Effect::Spawn(Box::new(SpawnOrder {
-            run,
-            jobs: Vec::new(),
-            program: Program::Own,
-            argv,
-            env: Vec::new(),
-            cwd: b"/".to_vec(),
-            files: Vec::new(),
-            stdin: Stdin::Worker,
-            // Not as the watch's user: that one cannot look at slots.
-            process: Rc::default(),
-            slot: 0,
-            output: None,
-            watch,
-            job_name: String::new(),
-            attempt: 0,
-        })));
-        // What is at work, or concluded, has lost its claim with the one before.
-        let ids: Vec<JobId> = self
-            .jobs
-            .iter()
-            .filter(|(_, job)| {
-                job.watch == index as u32
-                    && job.standings.claim == Claim::None
-                    && (at_work(&job.phase)
-                        || matches!(job.phase, Phase::Disposing { .. } | Phase::Halted))
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        for id in ids {
-            self.ask_claim(id, run);
-        }
-        Some(run)
-    }
-
-    /// A keeper that ended may be started again, or claims be asked for again: the rest is done by dispatch.
-    pub(super) fn keeper_due(&mut self, watch: u32) {
-        let lost = self.jobs.values().any(|job| {
-            job.watch == watch
-                && job.standings.claim == Claim::None
-                && (at_work(&job.phase)
-                    || matches!(job.phase, Phase::Disposing { .. } | Phase::Halted))
-        });
-        if lost && self.claims_of(watch).is_some() {
-            self.keeper_of(watch as usize);
-        }
-    }
-
-    /// A keeper ended, asked to or not.
-    pub(super) fn keeper_ended(&mut self, id: RunId, run: &Run, end: ChildEnd, output: &[u8]) {
-        let Some(keeper) = self.keepers.remove(&id) else {
-            return;
-        };
-        let mut wait = Duration::ZERO;
-        let now = self.now.mono;
-        if let Some(claims) = self
-            .claims_mut(keeper.watch)
-            .filter(|claims| claims.keeper == Some(id))
-        {
-            claims.keeper = None;
-            if keeper.proved {
-                claims.failures = 0;
-            }
-            if claims.failures > 0 {
-                wait = RESTART_FIRST
-                    .saturating_mul(1 << (claims.failures - 1).min(20))
-                    .min(RESTART_LAST);
-            }
-            claims.failures = claims.failures.saturating_add(1);
-            claims.not_before = now.after(wait);
-            let at = claims.not_before;
-            self.timers.set(Timer::Keeper(keeper.watch), at);
-        }
-        if !keeper.leaving {
-            let (how, _) = attempt_end(run, end);
-            let said = String::from_utf8_lossy(output).trim_end().to_owned();
-            let name = self.watch_name(run.watch);
-            let lost = keeper.claims.len();
-            self.log(Level::Error, |line| {
-                line.text = format!(
-                    "the process that keeps the claims ended ({}){}{said}; {lost} claims are lost, and asked for again in \
-                     {:.1} s",
-                    describe(how),
-                    if said.is_empty() { "" } else { ": " },
-                    wait.as_secs_f64()
-                );
-                line.watch = name;
-            });
-        }
-        for job in keeper.claims.into_values() {
-            self.claim_is_lost(job);
-        }
-    }
-
-    fn claim_is_lost(&mut self, id: JobId) {
-        let Some(job) = self.jobs.get_mut(&id) else {
-            return;
-        };
-        job.standings.claim = Claim::None;
-        job.standings.marking = false;
-        let (watch, phase) = (job.watch, job.phase.clone());
-        if let Some(claims) = self.claims_mut(watch) {
-            claims.asked.remove(&id);
-        }
-        match phase {
-            Phase::Ready => {
-                self.dequeue(id);
-                self.enqueue(id);
-            }
-            // Not without a claim.
-            Phase::Handing { run } => self.take_back(id, run),
-            _ => {}
-        }
-    }
-
-    /// The watch has another plan: whether claims are made, and where, may be otherwise.
-    pub(super) fn replan_claims(&mut self, watch: u32, same: bool) {
-        let Some(state) = self.watches.get_mut(watch as usize) else {
-            return;
-        };
-        let per_key = state.plan.per_key();
-        let wanted = state.plan.claim.is_some() && state.active;
-        if same && let Some(claims) = &mut state.claims {
-            claims.ready = Queue::new(per_key);
-            return;
-        }
-        let old = state.claims.take();
-        if wanted {
-            state.claims = Some(Claims::new(per_key));
-        }
-        let Some(run) = old.and_then(|claims| claims.keeper) else {
-            return;
-        };
-        if let Some(keeper) = self.keepers.get_mut(&run) {
-            keeper.leaving = true;
-        }
-        let ids: Vec<JobId> = self
-            .jobs
-            .iter()
-            .filter(|(_, job)| {
-                job.watch == watch
-                    && matches!(job.phase, Phase::Ready | Phase::Backoff | Phase::Halted)
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        for id in ids {
-            let left = self.jobs.get(&id).is_some_and(|job| job.cut_short);
-            self.release_claim(id, left);
-        }
-        self.dismiss_if_idle(run);
-    }
-
-    fn dismiss_if_idle(&mut self, run: RunId) {
-        let idle = self
-            .keepers
-            .get(&run)
-            .is_some_and(|keeper| keeper.leaving && keeper.claims.is_empty());
-        if idle && self.runs.get(&run).is_some_and(|run| run.sent == 0) {
-            self.out.push(Effect::CloseInput(run));
-            self.timers
-                .set(Timer::Kill(run), self.now.mono.after(LEAVE));
         }
     }
 

@@ -61,7 +61,7 @@ impl Core {
                 ..*values
             });
             // Whatever another attempt may have brought to its end.
-            let recovered = job.begun > 1;
+            let recovered = job.begun > 1 || job.repeats;
             delivery::argv(plan, &to, values.rel, &job.version, values.job, recovered)
         });
         argv.unwrap_or_default()

@@ -2,7 +2,8 @@
 
 use super::*;
 use settled::plan::{
-    Action, BatchPlan, DeliverCheck, Delivery, OnConflict, OnDead, Orphans, Rate, WatchPlan,
+    Action, BatchPlan, ClaimPlan, DeliverCheck, Delivery, OnConflict, OnDead, Orphans, Rate,
+    WatchPlan,
 };
 
 /// The one watch of a configuration whose block has these lines.
@@ -797,4 +798,101 @@ fn deliveries_that_would_go_round_are_refused_unless_they_may() {
     loaded(&two("", &format!("{back}\ncycle = true")));
     loaded(&two("", "done = \"delete\""));
     loaded("[watch.a]\npath = \"/srv/a\"\ndeliver = { to = \"/srv/a\" }\ncycle = true\n");
+}
+
+#[test]
+fn claims_reach_the_plan() {
+    let plan = loaded(
+        r#"
+[daemon]
+state = "/var/lib/s"
+[defaults]
+claim = "lock"
+[watch.a]
+path = "/srv/a"
+run = ["x"]
+done = "delete"
+dead = { move = "/srv/a/dead" }
+[watch.b]
+path = "/srv"
+recursive = true
+run = ["x"]
+claim_done = "/srv/b/marks"
+[watch.c]
+path = "/srv/b"
+run = ["x"]
+claim = "none"
+"#,
+    );
+    let claim = |dir: &str, marks| {
+        Some(ClaimPlan {
+            dir: dir.into(),
+            marks,
+            slots: b"/var/lib/s/slots".to_vec(),
+        })
+    };
+    let claims: Vec<_> = plan.watches.iter().map(|w| w.claim.clone()).collect();
+    assert_eq!(
+        claims,
+        [
+            claim("/srv/a/.settled-claims", false),
+            claim("/srv/b/marks", true),
+            None
+        ]
+    );
+    // Marks inside a watched tree are no files of that watch.
+    let has = |n: usize, rel: &[u8]| plan.watches[n].excluded.iter().any(|own| own == rel);
+    assert!(has(1, b"b/marks") && has(2, b"marks"));
+}
+
+#[test]
+fn a_claim_on_files_that_stay_is_refused_with_the_remedy() {
+    let of = |keys: &str| {
+        let text =
+            format!("[watch.a]\npath = \"/srv/a\"\nrun = [\"x\"]\nclaim = \"lock\"\n{keys}\n");
+        lines(&refused(&text))
+    };
+    let said = of("");
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(
+        said[0].starts_with("4: [watch.a] dead: keeps the file")
+            || said[0].starts_with("4: [watch.a] done: keeps the file"),
+        "{said:?}"
+    );
+    assert!(
+        said.iter().all(|line| line.contains("claim_done")),
+        "{said:?}"
+    );
+    let said = of("done = \"delete\"");
+    assert!(
+        said.len() == 1 && said[0].starts_with("4: [watch.a] dead: "),
+        "{said:?}"
+    );
+    // It would be moved to where it came from.
+    let said = of("done = { move = \"/srv/a\" }\ndead = \"delete\"\ncycle = true");
+    assert!(
+        said.len() == 1
+            && said[0].starts_with("5: [watch.a] done: moves files to where this watch"),
+        "{said:?}"
+    );
+    for (dir, part) in [
+        ("/srv/a", "that watch a needs"),
+        ("/srv", "that watch a needs"),
+        ("/var/lib/settled/marks", "lies in the state directory"),
+    ] {
+        let said = of(&format!("claim_done = {dir:?}"));
+        assert!(
+            said.len() == 1
+                && said[0].starts_with("5: [watch.a] claim_done: ")
+                && said[0].contains(part),
+            "{said:?}"
+        );
+    }
+    let said = lines(&refused(
+        "[watch.a]\npath = \"/srv/a\"\nrun = [\"x\"]\nclaim_done = \"/srv/m\"\n",
+    ));
+    assert!(
+        said.len() == 1 && said[0].contains("is for claim = \"lock\""),
+        "{said:?}"
+    );
 }

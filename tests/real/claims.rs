@@ -546,8 +546,17 @@ fn nothing_is_run_without_the_claim_directory_and_all_is_once_it_is_there() {
     fs::create_dir(&marks).expect("a directory for marks");
     wait_ledger(&bed, "end", 5);
     daemon.wait_log("claims can be made again");
-    // The lock file taken away under what is at work: nothing new is begun until that is over.
     assert_eq!(begun(&bed).len(), 5);
+    // Taken away while nothing is claimed, and something else in its place.
+    fs::remove_dir_all(&marks).expect("no directory");
+    fs::write(&marks, "").expect("a file");
+    put(&bed, "late", "x");
+    until("it is said again", || {
+        daemon.log_count("no claim can be made") == 2
+    });
+    fs::remove_file(&marks).expect("no file");
+    fs::create_dir(&marks).expect("a directory for marks");
+    wait_ledger(&bed, "end", 6);
 }
 
 #[test]
@@ -663,4 +672,58 @@ fn a_stop_gives_back_what_was_claimed_and_not_begun() {
     until_in(DEADLINE, "no note is left", || {
         notes(&bed, "in/.settled-claims").is_empty()
     });
+}
+
+/// The lock file is replaced under what is at work: what locked the old one and what locks the new one know nothing of each
+/// other, so that nothing new is begun by whoever has the old one.
+#[test]
+fn a_lock_file_that_was_replaced_is_not_used_together_with_the_new_one() {
+    let bed = Bed::new();
+    let (a, _) = two(&bed);
+    a.configure(
+        4,
+        &format!("{}\n{DELETE}", action(&bed, "wait_for \"$go\"")),
+    );
+    let daemon = a.start();
+    put(&bed, "f0", "x");
+    wait_ledger(&bed, "begin", 1);
+    fs::remove_file(bed.path("in/.settled-claims/locks")).expect("a lock file");
+    put(&bed, "f1", "x");
+    daemon.wait_log("no claim can be made: the lock file was taken away or replaced");
+    assert_eq!(begun(&bed).len(), 1);
+    fs::write(bed.path("go"), "").expect("a sign");
+    wait_empty(&bed);
+    assert_eq!(begun(&bed).len(), 2);
+}
+
+/// A job that fails keeps its claim until its next attempt, and what is dead is so for both.
+#[test]
+fn a_retry_is_made_by_the_same_machine() {
+    let bed = Bed::new();
+    let (a, b) = two(&bed);
+    let then = "[ $SETTLED_ATTEMPT -ge 3 ] || exit 1\ncase $name in bad*) exit 65;; esac";
+    for machine in [&a, &b] {
+        machine.configure(4, &format!("{}\n{DELETE}", action(&bed, then)));
+    }
+    let daemons = [a.start(), b.start()];
+    for number in 0..20 {
+        put(&bed, format!("f{number}"), "x");
+        put(&bed, format!("bad{number}"), "x");
+    }
+    wait_empty(&bed);
+    drop(daemons);
+    let mut by: BTreeMap<String, Vec<Begun>> = BTreeMap::new();
+    for one in begun(&bed) {
+        by.entry(one.name.clone()).or_default().push(one);
+    }
+    assert_eq!(by.len(), 40);
+    for (name, attempts) in by {
+        let numbers: Vec<u32> = attempts.iter().map(|one| one.attempt).collect();
+        assert_eq!(numbers, [1, 2, 3], "{name}");
+        assert!(
+            attempts.iter().all(|one| one.by == attempts[0].by),
+            "{name}"
+        );
+        assert!(attempts.iter().all(|one| !one.recovered), "{name}");
+    }
 }

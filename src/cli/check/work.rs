@@ -40,6 +40,18 @@ pub(super) fn describe(out: &mut String, watch: &WatchPlan) {
     if let Some(output) = &watch.output {
         line(out, "output", format!("appended to {}", shown(output)));
     }
+    if let Some(claim) = &watch.claim {
+        let marks = if claim.marks {
+            ", with marks of conclusions"
+        } else {
+            ""
+        };
+        let text = format!(
+            "each file is claimed before it is run, in {}{marks}",
+            shown(&claim.dir)
+        );
+        line(out, "claim", text);
+    }
     if let Some(key) = &watch.key {
         let each = match watch.per_key() {
             None => String::new(),
