@@ -2,7 +2,7 @@
 //! those in its window.
 
 use super::ends::Verdict;
-use super::ids::{JobId, RunId};
+use super::ids::{JobId, MountId, RunId};
 use super::job::Phase;
 use super::operate::Mode;
 use super::record::AttemptEnd;
@@ -45,6 +45,8 @@ pub(super) struct Run {
     pub(super) timed_out: bool,
     /// The slot whose lock it holds.
     pub(super) slot: u32,
+    /// Where its first job's file was when it was ordered.
+    mount: Option<MountId>,
 }
 
 /// Numbers of slots, each with one process at a time.
@@ -86,6 +88,9 @@ impl Core {
         self.last_run += 1;
         let run = RunId(self.last_run);
         let slot = self.slots.take();
+        let mount = (jobs.first())
+            .and_then(|id| self.jobs.get(id))
+            .and_then(|job| self.tree.mount(job.dir));
         self.runs.insert(
             run,
             Run {
@@ -96,6 +101,7 @@ impl Core {
                 sent: 0,
                 timed_out: false,
                 slot,
+                mount,
             },
         );
         (run, slot)
@@ -111,9 +117,17 @@ impl Core {
         run
     }
 
-    /// Children that end with their attempts. What takes leftovers away from a target that hangs takes no attempt's place.
+    /// Children that end with their attempts. What takes leftovers away from a target that hangs takes no attempt's place,
+    /// and neither do those whose files are on a mount that does not answer: they may not end before it does.
     pub(super) fn children_running(&self) -> usize {
-        self.runs.len() - self.workers.len() - self.sweeps - self.keepers.len()
+        let children = self.runs.len() - self.workers.len() - self.sweeps - self.keepers.len();
+        if self.lanes.values().all(|lane| !lane.silent) {
+            return children;
+        }
+        let hangs = |run: &&Run| {
+            (run.mount.and_then(|mount| self.lanes.get(&mount))).is_some_and(|lane| lane.silent)
+        };
+        children - self.runs.values().filter(hangs).count()
     }
 
     /// Jobs whose attempts are being made.

@@ -13,7 +13,7 @@ use crate::disk::*;
 use crate::scouts::Step;
 use settled::core::ask::{Act, Facts, Held, Version};
 use settled::core::files::name_hash;
-use settled::core::ids::{DirId, JobId, WatchId};
+use settled::core::ids::{DirId, JobId, MountId, WatchId};
 use settled::core::record::*;
 use settled::core::select::Verdict;
 use settled::plan::{Disposition, Existing, Observe, OnChange, OnCtime, WatchPlan};
@@ -226,6 +226,8 @@ pub struct Oracle {
     left_private: BTreeSet<u64>,
     pub violation: Option<String>,
     pub moment: Moment,
+    /// Mounts of which it was told in this life that they do not answer.
+    pub silent: BTreeSet<MountId>,
     watch_ids: BTreeMap<WatchId, usize>,
     scanned: Vec<WatchId>,
     dirs: BTreeMap<DirId, WatchId>,

@@ -311,11 +311,13 @@ impl World {
                         .get(&id)
                         .is_some_and(|s| s.stuck_until > self.now)
                 {
+                    self.oracle.silent.insert(mount);
                     self.input(0, Input::MountSilent(mount, true));
                 }
             }
             Tick::Unstick(id, life) => {
                 if let (ScoutId::Mount(mount), true) = (id, life == self.life) {
+                    self.oracle.silent.remove(&mount);
                     self.input(0, Input::MountSilent(mount, false));
                 }
                 self.wake_scout(id, 0);
@@ -422,6 +424,7 @@ impl World {
             story!(self.now, "  has survived: {record:?}");
             self.oracle.record(record, at.0, &self.setup.disk);
         }
+        self.oracle.silent.clear();
         self.oracle.moment = Moment {
             now: self.now,
             life: self.life,

@@ -58,13 +58,16 @@ impl Oracle {
         }
         let processes = || alive.iter().filter(|c| c.worker.is_none());
         let of_watch = processes().filter(|c| c.watch == child.watch).count();
-        if processes().count() >= concurrency as usize || of_watch >= plan.concurrency as usize {
+        // "If a mount hangs ... keeps serving everything else": those that wait for it leave their places to others.
+        let hangs = |child: &&&Child| {
+            let mount = child.order.files.first().map(|file| file.place.mount);
+            mount.is_some_and(|mount| self.silent.contains(&mount))
+        };
+        let in_all = processes().filter(|child| !hangs(child)).count();
+        if in_all >= concurrency as usize || of_watch >= plan.concurrency as usize {
             wrong = Some((
                 Rule::Limits,
-                format!(
-                    "{} others run, {of_watch} of this watch",
-                    processes().count()
-                ),
+                format!("{in_all} others run, {of_watch} of this watch"),
             ));
         }
         let many = order.jobs.len();
