@@ -2,14 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use settled::core::ask::{
-    Act, Answer, Bound, Disposal as Answered, Entry, Facts, Held, Kind, Question, Resolved, Stat,
-    Version,
+    Act, Answer, Bound, Disposal as Answered, Entry, Facts, Fault, Held, Kind, Question, Resolved,
+    Stat, Version,
 };
 use settled::core::files::{ctime_digest, name_hash, version_digest};
-use settled::core::ids::{AskId, DirId, JobId, MountId, WatchId};
+use settled::core::ids::{AskId, DirId, JobId, MountId, RunId, WatchId};
 use settled::core::record::{AttemptEnd, Disposal, DisposedHow, Outcome, Record};
 use settled::core::time::{Mono, Now, Wall};
-use settled::core::{Command, Core, Effect, Input, Mount, mask};
+use settled::core::{ChildEnd, Command, Core, Effect, Input, Mount, mask};
 use std::fs;
 
 const MS: u64 = 1_000_000;
@@ -56,14 +56,19 @@ struct Bed {
     asked: Vec<(AskId, Question)>,
     records: Vec<Record>,
     unwatched: Vec<i32>,
+    runs: Vec<RunId>,
 }
 
 impl Bed {
     fn start(records: Vec<Record>) -> Bed {
+        Bed::with("", records)
+    }
+
+    fn with(more: &str, records: Vec<Record>) -> Bed {
         let temp = tempfile::tempdir().unwrap();
         let file = temp.path().join("settled.toml");
         let text = "[watch.in]\npath = \"/srv/in\"\nrecursive = true\nrun = [\"true\"]\ndone = \"delete\"\n";
-        fs::write(&file, text).unwrap();
+        fs::write(&file, text.to_owned() + more).unwrap();
         let mut core = Core::new(settled::config::load(&file).unwrap(), 7);
         for record in records {
             core.replay(Wall(1), record);
@@ -82,6 +87,7 @@ impl Bed {
             asked: Vec::new(),
             records: Vec::new(),
             unwatched: Vec::new(),
+            runs: Vec::new(),
         };
         bed.turn(0);
         bed
@@ -96,6 +102,7 @@ impl Bed {
                 Effect::Ask(ask, _, question) => self.asked.push((ask, question)),
                 Effect::Append(record) => self.records.push(record),
                 Effect::Unwatch(wd) => self.unwatched.push(wd),
+                Effect::Spawn(order) => self.runs.push(order.run),
                 _ => {}
             }
         }
@@ -314,4 +321,32 @@ fn a_directory_listed_after_it_went_is_back() {
             .any(|(_, q)| matches!(q, Question::Probe { place, .. } if place.rel == b"d/f")),
         "nothing in it is heard of"
     );
+}
+
+/// What a look did not find while its directory was away for a moment is not what the command left.
+#[test]
+fn a_look_into_a_directory_that_came_after_it_was_asked_says_nothing() {
+    let mut bed = Bed::with("on_change = \"accept\"\n", Vec::new());
+    let (root, sub) = (version(2, 0), version(4, 0));
+    let (read, left) = (version(20, 9), version(20, 12));
+    bed.resolve(root);
+    bed.list(b"", 1, root, vec![entry(b"d", Kind::Dir, sub)]);
+    bed.list(b"d", 2, sub, vec![entry(b"f", Kind::File, read)]);
+    bed.looks_find(read);
+    let run = bed.runs.pop().expect("nothing is run");
+    bed.event(1, mask::MOVED_FROM | mask::ISDIR, b"d");
+    bed.input(Input::Ended {
+        run,
+        end: ChildEnd::Exit(0),
+        output: Vec::new(),
+    });
+    let look = bed.take(|q| matches!(q, Question::Probe { .. })).unwrap();
+    bed.event(1, mask::MOVED_TO | mask::ISDIR, b"d");
+    bed.answer(look, vec![Answer::Probed(Err(Fault::Here(2)))]);
+    bed.looks_find(left);
+    let concluded = bed.records.iter().find_map(|record| match record {
+        Record::Concluded { version, .. } => Some(*version),
+        _ => None,
+    });
+    assert_eq!(concluded, Some(left));
 }

@@ -3,12 +3,13 @@
 
 use super::ask::{Facts, Fault, Held, Kind, Question, Stat, Version};
 use super::files::{FileKey, version_digest};
-use super::ids::JobId;
+use super::ids::{DirId, JobId};
 use super::job::Phase;
 use super::record::{AttemptEnd, Outcome};
 use super::settle::Signal;
 use super::time::Mono;
 use super::timers::Timer;
+use super::tree::Dir;
 use super::{Asked, Core, ScoutId};
 use crate::plan::{Level, OnChange};
 use std::time::Duration;
@@ -50,11 +51,13 @@ impl Core {
                         lane,
                         path,
                         at: self.now.mono,
+                        heard: self.last_event,
                     },
                 );
             }
             None if self.tree.get(job.dir).is_none() => {
-                self.looked(id, Vec::new(), self.now.mono, Err(Fault::Here(ENOENT)));
+                let asked = (self.now.mono, self.last_event);
+                self.looked(id, Vec::new(), asked, Err(Fault::Here(ENOENT)));
             }
             None => self.look_later(id),
         }
@@ -73,11 +76,12 @@ impl Core {
         self.ask_look(id);
     }
 
+    /// A look's answer; `at` and after which event it was asked.
     pub(super) fn looked(
         &mut self,
         id: JobId,
         path: Vec<u8>,
-        at: Mono,
+        (at, heard): (Mono, u64),
         result: Result<Facts, Fault>,
     ) {
         let Some(job) = self.jobs.get(&id) else {
@@ -108,8 +112,16 @@ impl Core {
                 self.ask_look(id);
                 return;
             }
-            Err(Fault::Here(ENOENT | ENOTDIR) | Fault::Crossed(_)) if !self.is_bound(watch) => {
+            Err(Fault::Here(ENOENT | ENOTDIR) | Fault::Crossed(_))
+                if !self.is_bound(watch) || self.is_on_its_way(dir) =>
+            {
                 self.look_later(id);
+                return;
+            }
+            Err(Fault::Here(ENOENT | ENOTDIR) | Fault::Crossed(_))
+                if self.came_after(dir, heard) =>
+            {
+                self.ask_look(id);
                 return;
             }
             Err(Fault::Here(ENOENT | ENOTDIR) | Fault::Crossed(_)) => None,
@@ -172,6 +184,24 @@ impl Core {
             (Some(Phase::PostLook { end }), None) => self.done(id, end),
             _ => {}
         }
+    }
+
+    /// Whether a directory, or one above it, went by a rename of which the other half may come.
+    fn is_on_its_way(&self, dir: DirId) -> bool {
+        self.up_from(dir).any(|node| {
+            let key = FileKey::new(node.parent, &node.name);
+            self.half_at.contains_key(&key)
+        })
+    }
+
+    /// Whether a directory, or one above it, was put where it is by a later event than that.
+    fn came_after(&self, dir: DirId, heard: u64) -> bool {
+        self.up_from(dir).any(|node| node.placed > heard)
+    }
+
+    fn up_from(&self, dir: DirId) -> impl Iterator<Item = &Dir> {
+        let first = self.tree.get(dir);
+        std::iter::successors(first, |node| self.tree.get(node.parent))
     }
 
     /// The command succeeded and the file is there: the version it succeeded on, or another.

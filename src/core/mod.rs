@@ -101,6 +101,8 @@ enum Asked {
         lane: MountId,
         path: Vec<u8>,
         at: Mono,
+        /// Number of the last event before.
+        heard: u64,
     },
     Dispose {
         job: JobId,
@@ -348,11 +350,12 @@ impl Core {
                     lane,
                     path,
                     at,
+                    heard,
                 },
                 Answer::Probed(result),
             ) => {
                 self.look_answered(lane);
-                self.looked(job, path, at, result);
+                self.looked(job, path, (at, heard), result);
             }
             (Asked::Dispose { job, path }, Answer::Disposed(result)) => {
                 self.disposed(job, path, result);
