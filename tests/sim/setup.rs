@@ -5,7 +5,7 @@ use crate::disk::Disk;
 use crate::oracle::Covers;
 use crate::rng::Rng;
 use crate::scouts::Aliases;
-use crate::writers::{Stage, Writer, extra, restless, script};
+use crate::writers::{Stage, Writer, drop_box, extra, restless, script};
 use settled::core::template::Template;
 use settled::plan::*;
 use std::time::Duration;
@@ -448,6 +448,10 @@ pub fn draw(seed: u64) -> Setup {
             };
             cover.plan = plan.clone();
         }
+    }
+    let mut dropping = Rng::new(seed ^ 0x00D2_09B0);
+    if dropping.chance(1, 16) {
+        writers.push(Writer::new(drop_box(&mut dropping, &stage), false));
     }
     let plain = covers.len() == 1 && !stage.dir_ops && !stage.root_ops;
     let stays = root_exists && !stage.dir_ops && !stage.root_ops;

@@ -29,6 +29,9 @@ pub enum Op {
     /// Same size, mtime put back.
     RewriteAndRestore(Vec<u8>),
     Chmod(Vec<u8>),
+    /// The daemon may not read it, until it may.
+    Forbid(Vec<u8>),
+    Permit(Vec<u8>),
     Lock,
     Unlock,
     Flock,
@@ -202,6 +205,10 @@ impl Writer {
                     disk.chmod(uid);
                 }
             }
+            Op::Forbid(path) | Op::Permit(path) => {
+                let uid = disk.resolve(path)?;
+                disk.inodes[uid].unreadable = matches!(op, Op::Forbid(_));
+            }
             Op::Lock | Op::Unlock | Op::Flock | Op::Unflock => {
                 if let Some(handle) = self.handle {
                     let inode = &mut disk.inodes[disk.opens[handle].inode];
@@ -254,6 +261,8 @@ fn words(op: &Op) -> String {
         Op::RemoveTree(p) => format!("rm -r {}", show(p)),
         Op::RewriteAndRestore(p) => format!("rewrites {} and restores its mtime", show(p)),
         Op::Chmod(p) => format!("chmod {}", show(p)),
+        Op::Forbid(p) => format!("lets nobody read {}", show(p)),
+        Op::Permit(p) => format!("lets everybody read {}", show(p)),
         Op::Lock => "locks".into(),
         Op::Unlock => "unlocks".into(),
         Op::Flock => "flocks".into(),
@@ -327,6 +336,34 @@ pub fn restless(rng: &mut Rng, stage: &Stage) -> Vec<Op> {
         ops.push(Op::Rename(paths[at].clone(), to.clone()));
         paths[at] = to;
     }
+    ops
+}
+
+/// Renames into a directory that the daemon may not read for a while.
+pub fn drop_box(rng: &mut Rng, stage: &Stage) -> Vec<Op> {
+    let dir = rng.pick(&stage.dirs).clone();
+    let (file, inner) = (join(&dir, "b.dat"), join(&dir, "b0"));
+    let within = join(&rng.pick(&stage.dirs).clone(), "b1");
+    let mut ops = vec![
+        Op::Pause(rng.below(3_000_000_000)),
+        Op::Create(file.clone()),
+        Op::Write(rng.range(1, 9)),
+        Op::Close,
+    ];
+    if stage.dir_ops {
+        ops.push(Op::Mkdir(inner.clone()));
+        ops.push(Op::Create(join(&inner, "b.dat")));
+        ops.push(Op::Write(rng.range(1, 9)));
+        ops.push(Op::Close);
+    }
+    ops.push(Op::Pause(rng.range(2_000_000_000, 6_000_000_000)));
+    ops.push(Op::Mkdir(within.clone()));
+    ops.push(Op::Forbid(within.clone()));
+    ops.push(Op::Pause(rng.below(1_000_000_000)));
+    ops.push(Op::Rename(file, join(&within, "b.dat")));
+    ops.push(Op::Rename(inner, join(&within, "b2")));
+    ops.push(Op::Pause(rng.range(1_000_000_000, 9_000_000_000)));
+    ops.push(Op::Permit(within));
     ops
 }
 
