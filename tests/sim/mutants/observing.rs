@@ -325,8 +325,8 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "gone when one listing missed it",
         file: "src/core/compare.rs",
-        old: r##"                None if told || missed"##,
-        new: r##"                None if told || MUTANT || missed"##,
+        old: r##"                None if !deaf && (told || missed"##,
+        new: r##"                None if !deaf && (told || MUTANT || missed"##,
     },
     Mutant {
         name: "a watch descriptor that has ended is taken",
@@ -397,5 +397,23 @@ pub const ALL: &[Mutant] = &[
         file: "src/core/renames.rs",
         old: r##"            if !later && self.version_at(key) == half.version {"##,
         new: r##"            if MUTANT || !later && self.version_at(key) == half.version {"##,
+    },
+    Mutant {
+        name: "of two names the last in order is taken",
+        file: "src/core/compare.rs",
+        old: r##"Some(self.candidates.get(key)?.sighted);"##,
+        new: r##"Some(self.candidates.get(key)?.sighted).filter(|_| !MUTANT);"##,
+    },
+    Mutant {
+        name: "what went where nobody can look is gone",
+        file: "src/core/renames.rs",
+        old: r##"        let deaf = self.tree.any_deaf(watch);"##,
+        new: r##"        let deaf = self.tree.any_deaf(watch) && !MUTANT;"##,
+    },
+    Mutant {
+        name: "a name's new file is what went from there",
+        file: "src/core/renames.rs",
+        old: r##"!half.is_dir && half.version == Some(before)"##,
+        new: r##"!half.is_dir && (MUTANT || half.version == Some(before))"##,
     },
 ];

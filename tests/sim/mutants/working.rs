@@ -259,4 +259,10 @@ pub const ALL: &[Mutant] = &[
         old: r##"                    .is_some_and(|known| known.away && !known.gone) =>"##,
         new: r##"                    .is_some_and(|known| !MUTANT && known.away && !known.gone) =>"##,
     },
+    Mutant {
+        name: "what was renamed over a job's file is its work",
+        file: "src/core/looks.rs",
+        old: r##"            && !self.came_from_elsewhere(id, &before, &stat.version);"##,
+        new: r##"            && (MUTANT || !self.came_from_elsewhere(id, &before, &stat.version));"##,
+    },
 ];
