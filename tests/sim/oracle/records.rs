@@ -5,17 +5,15 @@ use super::*;
 use settled::plan::{Delivery, OnDead};
 
 impl Ran {
-    /// The file is where its child found it, and nothing has happened to it since the child's end.
+    /// The file is where its child found it, and nothing has happened to it since the child's end, nor to a directory
+    /// above it.
     fn rests(&self, disk: &Disk) -> bool {
-        let mut at = Some(self.uid);
-        while let Some(uid) = at {
-            let inode = &disk.inodes[uid];
-            if inode.placed > self.at {
-                return false;
-            }
-            at = inode.parent;
-        }
-        disk.resolve(&self.path) == Ok(self.uid) && disk.version(self.uid) == self.version
+        let dir = disk.parent(&self.path).ok().map(|(dir, _)| dir);
+        let above = std::iter::successors(dir, |dir| disk.inodes[*dir].parent);
+        let stayed = |uid: Uid| disk.inodes[uid].placed <= self.at;
+        std::iter::once(self.uid).chain(above).all(stayed)
+            && disk.resolve(&self.path) == Ok(self.uid)
+            && disk.version(self.uid) == self.version
     }
 }
 
