@@ -158,11 +158,11 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "a place of a key is never given back",
         file: "src/core/queue.rs",
-        old: r##"        line.holders.remove(&rank.job);
+        old: r##"        line.holders.remove(&rank.job());
         line.offer(places, &mut self.offered);
         if line.holders"##,
         new: r##"        if !MUTANT {
-            line.holders.remove(&rank.job);
+            line.holders.remove(&rank.job());
         }
         line.offer(places, &mut self.offered);
         if line.holders"##,
