@@ -236,7 +236,8 @@ fn jobs_hang(keys: &str, at_once: usize) {
         let far = bed.runs().iter().filter(|run| run.watch == "far").count();
         assert_eq!(far, at_once, "{way}");
         liar.tell("back");
-        bed.wait_runs(20 + names.len());
+        let near = if at_once < 4 { 20 } else { 10 };
+        bed.wait_runs(near + names.len());
         let runs = fence(&bed, &liar, "fence");
         assert!(
             counts(&runs).values().all(|times| *times == 1),
