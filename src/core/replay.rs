@@ -156,6 +156,7 @@ impl Core {
                     && !state.displaced
                     && how != DisposedHow::Changed
                     && self.tree.get(state.dir).is_some()
+                    && !(stays && self.files.get(key).is_some_and(|known| known.away))
                 {
                     let known = Known {
                         version: version_digest(&state.version),

@@ -548,6 +548,10 @@ fn nothing_is_run_without_the_claim_directory_and_all_is_once_it_is_there() {
     daemon.wait_log("claims can be made again");
     assert_eq!(begun(&bed).len(), 5);
     // Taken away while nothing is claimed, and something else in its place.
+    until("nothing is claimed", || {
+        let names = notes(&bed, "marks");
+        names.len() == 5 && names.iter().all(|name| name.ends_with(".done"))
+    });
     fs::remove_dir_all(&marks).expect("no directory");
     fs::write(&marks, "").expect("a file");
     put(&bed, "late", "x");

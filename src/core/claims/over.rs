@@ -115,7 +115,9 @@ impl Core {
         if let Some(job) = self.jobs.get(&id) {
             let key = FileKey::new(job.dir, &job.name);
             let (version, ctime_ns, mark) = (job.version, job.ctime_ns, job.mark);
-            if !job.displaced {
+            // What is away is remembered as that.
+            let away = self.files.get(key).is_some_and(|known| known.away);
+            if !job.displaced && !away {
                 self.remember(key, &version, ctime_ns, mark);
             }
         }
