@@ -10,7 +10,7 @@
 mod share;
 
 use crate::cli::exit;
-use crate::core::claim::{Ask, KeeperOrder, Said, Seen, Standing, Take, line, read};
+use crate::core::claim::{Ask, How, KeeperOrder, Note, Said, Seen, Standing, Take, line, read};
 use crate::sys::{self, file};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -241,7 +241,6 @@ impl Keeper {
 
     /// The locks are had: what is known of the file. Says whether the note that is there is to stay.
     fn look(&self, take: &Take) -> Result<(Standing, String, bool), String> {
-        use crate::core::claim::How;
         let Some(share) = &self.share else {
             return Err("the claim directory is not open".into());
         };
@@ -290,17 +289,11 @@ impl Keeper {
         Ok((is, by.unwrap_or_default(), false))
     }
 
-    fn note(
-        &self,
-        how: crate::core::claim::How,
-        job: &str,
-        path: &[u8],
-        again: bool,
-    ) -> crate::core::claim::Note {
+    fn note(&self, how: How, job: &str, path: &[u8], again: bool) -> Note {
         let time = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
-        crate::core::claim::Note {
+        Note {
             how,
             host: self.host.clone(),
             job: job.to_owned(),
@@ -310,12 +303,7 @@ impl Keeper {
         }
     }
 
-    fn conclude(
-        &mut self,
-        claim: u64,
-        how: crate::core::claim::How,
-        seen: &Seen,
-    ) -> Result<(), String> {
+    fn conclude(&mut self, claim: u64, how: How, seen: &Seen) -> Result<(), String> {
         let Some(held) = self.held.get(&claim) else {
             return Err("the claim is not had".into());
         };
@@ -327,10 +315,13 @@ impl Keeper {
         let Some(share) = &self.share else {
             return Ok(());
         };
+        if !self.order.marks && how != How::Held {
+            return Ok(());
+        }
         if self.order.marks {
             return share.write_mark(&seen.name(&self.order.watch), &note);
         }
-        share.rewrite_begun(&held.name, &note)?;
+        share.write_begun(&held.name, &note)?;
         if let Some(held) = self.held.get_mut(&claim) {
             held.stays = true;
         }
@@ -398,7 +389,7 @@ impl Keeper {
     }
 }
 
-fn by_whom(note: Option<&crate::core::claim::Note>) -> String {
+fn by_whom(note: Option<&Note>) -> String {
     match note {
         Some(note) => format!("{} (job {})", note.host, note.job),
         None => "a machine whose note cannot be read".into(),

@@ -1,7 +1,7 @@
 //! The claim directory: the file whose bytes are locked, and the notes beside it.
 
 use crate::core::claim::{
-    Claimed, KeeperOrder, LOCKS, Note, OWN_DIR, Seen, Take, line, offset, read,
+    Claimed, How, KeeperOrder, LOCKS, Note, OWN_DIR, Seen, Take, line, offset, read,
 };
 use nix::errno::Errno;
 use nix::fcntl::{
@@ -188,11 +188,8 @@ impl Share {
         self.write(&format!("{name}.done"), note)
     }
 
-    pub(super) fn rewrite_begun(&self, name: &str, note: &Note) -> Result<(), String> {
-        self.write(&format!("{name}.begun"), note)
-    }
-
-    /// Whole or not at all, and on the disk with the next [`Share::sync`].
+    /// On the disk with the next [`Share::sync`]: one for many of them. That a note is there then says what it says by
+    /// default, that something was begun, or is done; what says more is whole as well.
     fn write(&self, name: &str, note: &Note) -> Result<(), String> {
         let new = format!("{name}.new");
         let flags = OFlag::O_WRONLY
@@ -202,8 +199,9 @@ impl Share {
             | OFlag::O_CLOEXEC;
         let file = openat(&self.dir, new.as_str(), flags, FILE).map_err(failed(&new))?;
         let mut file = File::from(file);
+        let whole = matches!(note.how, How::Dead | How::Held) || note.again;
         file.write_all(&line(note))
-            .and_then(|()| file.sync_data())
+            .and_then(|()| if whole { file.sync_data() } else { Ok(()) })
             .map_err(|error| format!("{new}: {error}"))?;
         self.unsynced.set(true);
         renameat(&self.dir, new.as_str(), &self.dir, name).map_err(failed(name))

@@ -84,6 +84,10 @@ pub(super) struct Keeper {
     /// It gets no new ones, and ends with the last.
     leaving: bool,
     proved: bool,
+    /// Questions that it has not answered.
+    unanswered: usize,
+    /// For so long that it was said.
+    silent: bool,
 }
 
 /// The claims of one watch.
@@ -278,10 +282,6 @@ impl Core {
         }
     }
 
-    fn tell_keeper(&mut self, run: RunId, what: &Ask) {
-        self.out.push(Effect::Feed(run, claim::line(what)));
-    }
-
     /// Tells, before any of them is begun, which slot's lock shows that these jobs are at work.
     pub(super) fn say_slot(&mut self, slot: u32, ids: &[JobId]) {
         let mut of: BTreeMap<RunId, Vec<u64>> = BTreeMap::new();
@@ -310,6 +310,7 @@ impl Core {
             Some(line) => claim::read::<Said>(line),
             None => Err("the line is too long".to_owned()),
         };
+        self.keeper_answered(run);
         match said {
             Ok(Said::Took { claim, is, by }) => self.took(run, claim, is, by),
             Ok(Said::Concluded { claim, why }) => self.marked(run, claim, why),

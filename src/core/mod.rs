@@ -281,6 +281,7 @@ impl Core {
                 Timer::Sieve(watch) => self.sieve_due(watch),
                 Timer::Claim(job) => self.claim_due(job),
                 Timer::Keeper(watch) => self.keeper_due(watch),
+                Timer::Unanswered(run) => self.keeper_is_silent(run),
             }
         }
         self.end_scans();

@@ -43,6 +43,8 @@ pub enum Timer {
     Sieve(u32),
     /// A job's claim is to be asked for again.
     Claim(JobId),
+    /// A process that keeps claims has not answered for a while.
+    Unanswered(RunId),
     /// A watch's claims may be asked for again, or their keeper be started again.
     Keeper(u32),
 }

@@ -731,3 +731,101 @@ fn a_retry_is_made_by_the_same_machine() {
         assert!(attempts.iter().all(|one| !one.recovered), "{name}");
     }
 }
+
+/// Another claim directory, and then none: what is at work keeps the claim that it has until it is over.
+#[test]
+fn a_reload_makes_claims_elsewhere_or_not_at_all() {
+    let bed = Bed::new();
+    let (a, _) = two(&bed);
+    let then = "wait_for \"$go.$name\"";
+    let marks = bed.path("marks");
+    fs::create_dir(&marks).expect("a directory for marks");
+    let action = action(&bed, then);
+    a.configure(4, &format!("{action}\n{DELETE}"));
+    let mut daemon = a.start();
+    put(&bed, "one", "x");
+    wait_ledger(&bed, "begin", 1);
+    let reload = |keys: &str, times: usize| {
+        a.configure(4, keys);
+        daemon.signal(libc::SIGHUP);
+        until("it is reloaded", || daemon.log_count("reloaded") == times);
+    };
+    reload(&format!("{action}\n{DELETE}\nclaim_done = {marks:?}"), 1);
+    put(&bed, "two", "x");
+    wait_ledger(&bed, "begin", 2);
+    assert_eq!(notes(&bed, "in/.settled-claims").len(), 1);
+    assert_eq!(notes(&bed, "marks").len(), 1);
+    assert_eq!(kit::children_with(&daemon, "keep-claims").len(), 2);
+    fs::write(bed.path("go.one"), "").expect("a sign");
+    until("the first keeper is gone", || {
+        kit::children_with(&daemon, "keep-claims").len() == 1
+    });
+    assert_eq!(notes(&bed, "in/.settled-claims"), [""; 0]);
+    let text = fs::read_to_string(a.config()).expect("a configuration");
+    let without = text
+        .replace("claim = \"lock\"\n", "")
+        .replace(&format!("claim_done = {marks:?}"), "");
+    fs::write(a.config(), without).expect("a configuration");
+    daemon.signal(libc::SIGHUP);
+    until("it is reloaded", || daemon.log_count("reloaded") == 2);
+    put(&bed, "three", "x");
+    wait_ledger(&bed, "begin", 3);
+    fs::write(bed.path("go.two"), "").expect("a sign");
+    fs::write(bed.path("go.three"), "").expect("a sign");
+    wait_empty(&bed);
+    until("no keeper is left", || {
+        kit::children_with(&daemon, "keep-claims").is_empty()
+    });
+    assert_eq!(
+        notes(&bed, "marks")
+            .iter()
+            .filter(|name| name.ends_with(".begun"))
+            .count(),
+        0
+    );
+    assert_eq!(daemon.stop(), Some(0));
+    assert_eq!(begun(&bed).len(), 3);
+}
+
+#[test]
+fn a_claim_directory_that_hangs_holds_up_its_watch_alone_and_no_stop() {
+    let bed = Bed::new();
+    let action = action(&bed, "");
+    fs::create_dir(bed.path("near")).expect("a directory");
+    let mut daemon = {
+        bed.configure_text(&format!(
+            "[daemon]\nstate = {:?}\nlog = \"stderr\"\nlog_level = \"debug\"\nmount_silent = \"1s\"\n\n\
+             [defaults]\nsettle = \"0\"\n{action}\n\n\
+             [watch.w]\npath = {:?}\nclaim = \"lock\"\n{DELETE}\n\n[watch.near]\npath = {:?}\n",
+            bed.path("state"),
+            bed.path("in"),
+            bed.path("near"),
+        ));
+        kit::start(&bed)
+    };
+    put(&bed, "before", "x");
+    wait_ledger(&bed, "end", 1);
+    let pid = keeper(&daemon);
+    let send = |signal| {
+        let pid = nix::unistd::Pid::from_raw(pid);
+        nix::sys::signal::kill(pid, signal).expect("a running process");
+    };
+    send(nix::sys::signal::Signal::SIGSTOP);
+    put(&bed, "held-up", "x");
+    daemon.wait_log("the claim directory does not answer");
+    fs::write(bed.path("near/f"), "x").expect("a file");
+    wait_ledger(&bed, "end", 2);
+    send(nix::sys::signal::Signal::SIGCONT);
+    daemon.wait_log("the claim directory answers again");
+    wait_ledger(&bed, "end", 3);
+    wait_empty(&bed);
+    send(nix::sys::signal::Signal::SIGSTOP);
+    put(&bed, "held-up-too", "x");
+    until("it is said again", || {
+        daemon.log_count("the claim directory does not answer") == 2
+    });
+    assert_eq!(daemon.stop(), Some(0));
+    assert_eq!(begun(&bed).len(), 3);
+    send(nix::sys::signal::Signal::SIGCONT);
+    until("the process that kept claims is gone", || !alive(pid));
+}

@@ -1,7 +1,7 @@
 //! The processes that keep claims: started, ended, and what is lost with them.
 
 use super::{Claim, Claims, Keeper, at_work};
-use crate::core::claim::KeeperOrder;
+use crate::core::claim::{self, Ask, KeeperOrder};
 use crate::core::ends::describe;
 use crate::core::ids::{JobId, RunId};
 use crate::core::job::Phase;
@@ -62,6 +62,8 @@ impl Core {
             claims: BTreeMap::new(),
             leaving: false,
             proved: false,
+            unanswered: 0,
+            silent: false,
         };
         self.keepers.insert(run, keeper);
         if let Some(claims) = self.claims_mut(index as u32) {
@@ -102,6 +104,50 @@ impl Core {
         Some(run)
     }
 
+    pub(super) fn tell_keeper(&mut self, run: RunId, what: &Ask) {
+        self.out.push(Effect::Feed(run, claim::line(what)));
+        let is_question = matches!(what, Ask::Take(_) | Ask::Conclude { .. });
+        if let Some(keeper) = self.keepers.get_mut(&run).filter(|_| is_question) {
+            keeper.unanswered += 1;
+            if keeper.unanswered == 1 {
+                self.await_keeper(run);
+            }
+        }
+    }
+
+    fn await_keeper(&mut self, run: RunId) {
+        let at = self.now.mono.after(self.daemon.mount_silent);
+        self.timers.set(Timer::Unanswered(run), at);
+    }
+
+    pub(super) fn keeper_answered(&mut self, run: RunId) {
+        let Some(keeper) = self.keepers.get_mut(&run) else {
+            return;
+        };
+        keeper.unanswered = keeper.unanswered.saturating_sub(1);
+        let none = keeper.unanswered == 0;
+        if std::mem::take(&mut keeper.silent) {
+            self.log_worker(Level::Info, run, || {
+                "the claim directory answers again".into()
+            });
+        }
+        match none {
+            true => self.timers.clear(Timer::Unanswered(run)),
+            false => self.await_keeper(run),
+        }
+    }
+
+    /// Its share hangs, most likely.
+    pub(in crate::core) fn keeper_is_silent(&mut self, run: RunId) {
+        let Some(keeper) = self.keepers.get_mut(&run) else {
+            return;
+        };
+        keeper.silent = true;
+        self.log_worker(Level::Warning, run, || {
+            "the claim directory does not answer: nothing of this watch is begun or disposed of until it does".into()
+        });
+    }
+
     /// A keeper that ended may be started again, or claims be asked for again: the rest is done by dispatch.
     pub(in crate::core) fn keeper_due(&mut self, watch: u32) {
         let lost = self.jobs.values().any(|job| {
@@ -126,6 +172,7 @@ impl Core {
         let Some(keeper) = self.keepers.remove(&id) else {
             return;
         };
+        self.timers.clear(Timer::Unanswered(id));
         let mut wait = Duration::ZERO;
         let now = self.now.mono;
         if let Some(claims) = self

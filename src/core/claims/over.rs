@@ -50,8 +50,15 @@ impl Core {
         else {
             return true;
         };
+        let current = self.claims_of(job.watch).and_then(|claims| claims.keeper);
         let (run, claim) = match job.standings.claim {
-            Claim::Had(run, claim) => (run, claim),
+            Claim::Had(run, claim) if current == Some(run) => (run, claim),
+            // Claims are made elsewhere by now: there the others look.
+            Claim::Had(..) => {
+                self.release_claim(id, false);
+                self.want_claim(id);
+                return false;
+            }
             Claim::None => {
                 self.want_claim(id);
                 return false;
@@ -126,6 +133,10 @@ impl Core {
 
     /// Whether the daemon's stop waits for a conclusion to be known to the others.
     pub(in crate::core) fn is_marking(&self) -> bool {
+        let silent = |run: &RunId| self.keepers.get(run).is_some_and(|keeper| keeper.silent);
+        if self.keepers.keys().all(silent) {
+            return false;
+        }
         self.jobs.values().any(|job| {
             matches!(job.phase, Phase::Disposing { .. })
                 && (job.standings.marking || matches!(job.standings.claim, Claim::Asked(..)))
