@@ -17,6 +17,8 @@ const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
 /// Between SIGTERM and SIGKILL, and between SIGKILL and leaving, when the drain time is over.
 const LAST_WAIT: Duration = Duration::from_secs(5);
+/// How long those who keep claims may take to let go of them: a service manager may kill them with the daemon's end.
+const LEAVE_WAIT: Duration = Duration::from_secs(1);
 /// Candidates named when the state is logged.
 const LOGGED_MAX: usize = 20;
 
@@ -31,6 +33,8 @@ pub enum Mode {
     Terminating,
     /// What runs was killed.
     Killing,
+    /// Nothing runs; those who keep claims are letting go of them.
+    Leaving,
     /// [`Effect::Stop`] is out.
     Stopped,
 }
@@ -99,6 +103,10 @@ impl Core {
             }
             // What SIGKILL does not end waits in the kernel; its record says that it was begun.
             Mode::Killing => {
+                self.leave();
+                return;
+            }
+            Mode::Leaving => {
                 self.stop();
                 return;
             }
@@ -113,6 +121,12 @@ impl Core {
         if matches!(self.mode, Mode::Running | Mode::Stopped) || busy {
             return;
         }
+        if self.mode == Mode::Leaving {
+            if self.keepers.is_empty() {
+                self.stop();
+            }
+            return;
+        }
         let disposing = self.mode <= Mode::Draining
             && self.jobs.values().any(|job| {
                 matches!(
@@ -122,12 +136,23 @@ impl Core {
             });
         let disposing = disposing || (self.mode <= Mode::Draining && self.is_marking());
         if !disposing {
-            self.stop();
+            self.leave();
         }
     }
 
-    fn stop(&mut self) {
+    /// Nothing is left to be done but to let go of claims.
+    fn leave(&mut self) {
         self.end_claims();
+        if self.keepers.is_empty() {
+            self.stop();
+            return;
+        }
+        self.mode = Mode::Leaving;
+        self.timers
+            .set(Timer::Drain, self.now.mono.after(LEAVE_WAIT));
+    }
+
+    fn stop(&mut self) {
         self.mode = Mode::Stopped;
         self.timers.clear(Timer::Drain);
         self.log(Level::Info, |line| line.text = "stopped".into());

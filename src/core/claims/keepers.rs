@@ -26,7 +26,7 @@ impl Core {
 
     /// The keeper of a watch; started if there is none and one may be.
     pub(super) fn keeper_of(&mut self, index: usize) -> Option<RunId> {
-        if self.mode == Mode::Stopped {
+        if self.mode >= Mode::Leaving {
             return None;
         }
         let now = self.now.mono;

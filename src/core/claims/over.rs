@@ -1,13 +1,13 @@
 //! The end of a claim: what others are told of a conclusion, and what is given back.
 
 use super::Claim;
-use crate::core::Core;
 use crate::core::claim::{Ask, How, Seen};
 use crate::core::files::FileKey;
 use crate::core::ids::{JobId, RunId};
 use crate::core::job::Phase;
 use crate::core::record::{Disposal, DisposedHow, Outcome, Record};
 use crate::core::timers::Timer;
+use crate::core::{Core, Effect};
 use crate::plan::Level;
 use std::time::Duration;
 
@@ -210,6 +210,14 @@ impl Core {
         for id in ids {
             // Whether its file was taken away nobody knows.
             self.release_claim(id, true);
+        }
+        let keepers: Vec<RunId> = self.keepers.keys().copied().collect();
+        for run in keepers {
+            if let Some(keeper) = self.keepers.get_mut(&run)
+                && !std::mem::replace(&mut keeper.leaving, true)
+            {
+                self.out.push(Effect::CloseInput(run));
+            }
         }
     }
 }
