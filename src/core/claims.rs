@@ -205,8 +205,10 @@ impl Core {
                 watch.running as usize * per,
             ),
         };
+        // What is claimed when its machine goes away is held for the operator, begun or not.
+        let once = watch.plan.delivery == Delivery::AtMostOnce;
         let mut ahead = match claims.ran {
-            Some(ran) if ran <= SHORT => places,
+            Some(ran) if ran <= SHORT && !once => places,
             _ => places.saturating_sub(taken),
         };
         if let Some(Rate { count, per: each }) = watch.plan.rate {
