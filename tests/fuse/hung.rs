@@ -181,16 +181,16 @@ fn scouts_that_cannot_be_killed_are_few() {
     ));
     liar.put("a", "x");
     let mut daemon = bed.start();
-    wait_ran(&bed, "a");
+    daemon.wait_log("done: attempt 1");
+    let before = kit::children_with(&daemon, "").len();
     liar.tell("hang all");
     until("two were given up", || unkillable(&daemon) == 2);
-    let scouts = kit::children_with(&daemon, "").len();
     // The next would be due 4 s after the second.
     for _ in 0..60 {
         clock.wait_more("count readdir", 2);
         assert_eq!(unkillable(&daemon), 2);
         let now = kit::children_with(&daemon, "").len();
-        assert!(now <= scouts, "{now} of {scouts}");
+        assert!(now <= before + 2, "{now}, and {before} before");
     }
     near_goes_on(&bed, "all-the-while");
     liar.tell("back");
@@ -236,8 +236,7 @@ fn jobs_hang(keys: &str, at_once: usize) {
         let far = bed.runs().iter().filter(|run| run.watch == "far").count();
         assert_eq!(far, at_once, "{way}");
         liar.tell("back");
-        let near = if at_once < 4 { 20 } else { 10 };
-        bed.wait_runs(near + names.len());
+        names.iter().for_each(|name| wait_ran(&bed, name));
         let runs = fence(&bed, &liar, "fence");
         assert!(
             counts(&runs).values().all(|times| *times == 1),
