@@ -10,6 +10,7 @@ pub use check::Filesystem;
 use crate::config::{self, ConfigErrors};
 use crate::core::claim::KEEP;
 use crate::core::delivery;
+use crate::exports::Tables;
 use crate::{claim, daemon, deliver};
 use clap::{Arg, ArgMatches, Command, value_parser};
 use std::ffi::OsString;
@@ -204,7 +205,7 @@ fn check_file(path: &Path) -> ExitCode {
         Ok(loaded) => loaded,
         Err(errors) => return fail_config(&errors),
     };
-    let mut text = check::describe(&loaded.plan, &filesystem);
+    let mut text = check::describe(&loaded.plan, &filesystem, &Tables::default());
     for note in &loaded.notes {
         text.push_str(&format!("note: {note}\n"));
     }
@@ -225,6 +226,7 @@ fn filesystem(path: &[u8]) -> Option<Filesystem> {
     Some(Filesystem {
         fstype: mount.fstype.clone(),
         remote_writers: mount.remote_writers,
+        attribute_cache_s: mount.attribute_cache_s,
     })
 }
 

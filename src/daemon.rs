@@ -37,6 +37,8 @@ const MOUNTS: Token = Token(2);
 const EVENTS_A_TURN: usize = 4096;
 /// Room for so many inputs and effects is kept from turn to turn.
 const KEPT: usize = 2048;
+/// A mount that owes an answer for this long while the daemon stops is not waited for.
+const STOP_PATIENCE: Duration = Duration::from_millis(500);
 /// Answers taken from one scout in one turn.
 const ANSWERS_A_TURN: usize = 1024;
 
@@ -220,6 +222,10 @@ impl Daemon {
         if std::mem::take(&mut self.due.mounts)
             && let Some(mounts) = self.read_mounts()
         {
+            // What hung on a mount that is gone is not waited for.
+            let there = mounts.iter().map(|mount| mount.id).collect();
+            self.scouts
+                .keep_mounts(&there, self.now.mono, &mut self.late);
             inputs.push(Input::Mounts(mounts));
         }
         // Answers and ends are taken before events are, and given to the core after them: whatever happened to
@@ -290,6 +296,8 @@ impl Daemon {
                 Signal::Term | Signal::Int => {
                     self.stops += 1;
                     if self.stops == 1 {
+                        // Nobody waits for a mount that hangs to find out that it does.
+                        self.scouts.set_slow_after(STOP_PATIENCE);
                         self.tell(|manager| manager.stopping());
                         inputs.push(Input::Command(Command::Drain));
                     } else {

@@ -18,7 +18,7 @@
 //! | --- | --- |
 //! | [`cli`], [`config`], [`plan`] | from arguments and TOML text to a checked plan |
 //! | [`watch`] | inotify: events in |
-//! | [`mounts`] | which filesystem a path is on, from `/proc/self/mountinfo` |
+//! | [`mounts`], [`exports`] | which filesystem a path is on, from `/proc/self/mountinfo`; which directories NFS clients write to |
 //! | [`scout`], [`probe`], [`mover`] | every path call on users' files, in a process per mount |
 //! | [`deliver`] | copies into other directories, each in a process of its own |
 //! | [`spawner`], [`child`] | every process is cloned from a small one; children, their output, their end |
@@ -43,6 +43,7 @@ pub mod config;
 pub mod core;
 pub mod daemon;
 pub mod deliver;
+pub mod exports;
 pub mod journal;
 pub mod log;
 pub mod memory;

@@ -78,8 +78,19 @@ pub struct Table {
     /// Every mount that some path leads to, in the kernel's order. Those that lie hidden below a later
     /// mount are left out.
     pub mounts: Vec<Mount>,
+    /// What of which filesystem each of them shows.
+    pub origins: BTreeMap<MountId, Origin>,
     /// Lines that could not be understood and were skipped.
     pub malformed: usize,
+}
+
+/// What of which filesystem a mount shows: two mounts with one device show the same files, each below its own point.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// `major:minor` of the filesystem.
+    pub device: Vec<u8>,
+    /// The directory of the filesystem that lies at the mount's point; absolute.
+    pub root: Vec<u8>,
 }
 
 /// Reads the text of a mountinfo file. Never fails: see [`Table::malformed`].
@@ -88,7 +99,8 @@ pub fn parse(text: &[u8]) -> Table {
     let mut parents = Vec::new();
     for line in text.split(|&b| b == b'\n').filter(|l| !l.is_empty()) {
         match parse_line(line) {
-            Some((mount, parent)) => {
+            Some((mount, parent, origin)) => {
+                table.origins.insert(mount.id, origin);
                 table.mounts.push(mount);
                 parents.push(parent);
             }
@@ -96,6 +108,8 @@ pub fn parse(text: &[u8]) -> Table {
         }
     }
     table.mounts = reachable(table.mounts, &parents);
+    let kept: BTreeSet<MountId> = table.mounts.iter().map(|mount| mount.id).collect();
+    table.origins.retain(|id, _| kept.contains(id));
     table
 }
 
@@ -152,12 +166,15 @@ fn reachable(mounts: Vec<Mount>, parents: &[MountId]) -> Vec<Mount> {
 
 /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`: fields are separated by
 /// one space each (an empty source leaves two), any number of optional ones end at a lone dash.
-fn parse_line(line: &[u8]) -> Option<(Mount, MountId)> {
+fn parse_line(line: &[u8]) -> Option<(Mount, MountId, Origin)> {
     let number = |field: &[u8]| std::str::from_utf8(field).ok()?.parse::<u64>().ok();
     let mut fields = line.split(|&b| b == b' ');
     let id = number(fields.next()?)?;
     let parent = number(fields.next()?)?;
-    let (_device, _root) = (fields.next()?, fields.next()?);
+    let origin = Origin {
+        device: fields.next()?.to_vec(),
+        root: unescape(fields.next()?),
+    };
     let point = unescape(fields.next()?);
     let _options = fields.next()?;
     fields.find(|field| *field == b"-")?;
@@ -175,7 +192,7 @@ fn parse_line(line: &[u8]) -> Option<(Mount, MountId)> {
         fstype,
         attribute_cache_s,
     };
-    Some((mount, MountId(parent)))
+    Some((mount, MountId(parent), origin))
 }
 
 /// Why locks on files of this mount, a line of mountinfo, hold on this machine alone, if they do: nfs(5) `nolock` and
@@ -209,7 +226,7 @@ pub fn local_locks_at(path: &[u8]) -> Option<String> {
 }
 
 /// `\040` and its like: three octal digits after a backslash. Anything else is left as it is.
-fn unescape(field: &[u8]) -> Vec<u8> {
+pub(crate) fn unescape(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&first, after)) = rest.split_first() {
@@ -237,7 +254,8 @@ fn attribute_cache(fstype: &str, options: &[u8]) -> u32 {
         "cifs" | "smb3" => 1,
         _ => return 0,
     };
-    let mut seconds = default;
+    // Of files, and of directories: by an old one a name may lead to the file that had it before.
+    let (mut file, mut dir): (u32, u32) = (default, default);
     for option in options.split(|&b| b == b',') {
         let Ok(option) = std::str::from_utf8(option) else {
             continue;
@@ -245,12 +263,19 @@ fn attribute_cache(fstype: &str, options: &[u8]) -> u32 {
         if option == "noac" {
             return 0;
         }
-        if let Some(("acregmax" | "actimeo", value)) = option.split_once('=') {
-            // A value that is no number keeps the longer, safe default.
-            seconds = value.parse().unwrap_or(default);
+        let Some((name, value)) = option.split_once('=') else {
+            continue;
+        };
+        // A value that is no number keeps the longer, safe default.
+        let seconds = value.parse().unwrap_or(default);
+        match name {
+            "acregmax" => file = seconds,
+            "acdirmax" => dir = seconds,
+            "actimeo" => (file, dir) = (seconds, seconds),
+            _ => {}
         }
     }
-    seconds
+    file.max(dir)
 }
 
 /// The mount table of this process.
@@ -270,7 +295,7 @@ pub fn find<'a>(mounts: &'a [Mount], path: &[u8]) -> Option<&'a Mount> {
 }
 
 /// Whether `path` is `point` or lies below it.
-fn contains(point: &[u8], path: &[u8]) -> bool {
+pub(crate) fn contains(point: &[u8], path: &[u8]) -> bool {
     match path.strip_prefix(point) {
         Some(rest) => point == b"/" || rest.is_empty() || rest.first() == Some(&b'/'),
         None => false,
@@ -346,6 +371,8 @@ mod tests {
 36 30 0:46 / /srv/smb2 rw - smb3 //s/y rw
 37 30 0:47 / /srv/noac rw - nfs4 srv:/q rw,noac,acregmin=0
 38 30 0:48 / /srv/empty rw - tmpfs  rw
+41 30 0:51 / /srv/reg rw - nfs4 srv:/r rw,acregmax=5
+42 30 0:52 / /srv/dir rw - nfs4 srv:/d rw,acregmin=1,acregmax=5,acdirmin=1,acdirmax=7
 39 30 0:49 / /srv/auto rw - autofs systemd-1 rw
 40 39 0:50 / /srv/auto rw - nfs4 srv:/auto rw,actimeo=soon
 ";
@@ -388,6 +415,8 @@ mod tests {
             ("/srv/smb2", 1),
             ("/srv/noac", 0),
             ("/srv/auto", 60),
+            ("/srv/reg", 60),
+            ("/srv/dir", 7),
             ("/srv/media", 0),
             ("/", 0),
         ] {

@@ -323,6 +323,8 @@ pub struct WatchPlan {
     pub select: Select,
     /// Quiet time; `None` is the ladder's default, see `core::settle`.
     pub settle: Option<Duration>,
+    /// Whether NFS clients write to it through this machine's server; as the export tables say where `None`.
+    pub exported: Option<bool>,
     /// Ask `flock` too.
     pub flock: bool,
     /// How.
@@ -416,6 +418,7 @@ impl WatchPlan {
             recursive: false,
             select: Select::default(),
             settle: None,
+            exported: None,
             flock: false,
             observe: Observe::Auto,
             poll: Duration::from_secs(1),

@@ -20,7 +20,7 @@ use crate::core::ask::{Fault, Question};
 use crate::core::ids::{AskId, MountId};
 use crate::core::time::Mono;
 use crate::core::{Input, ScoutId};
-use lane::{Lane, Life};
+use lane::{Lane, Life, Limits};
 use mio::{Registry, Token};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -45,6 +45,9 @@ pub trait Launcher {
 const REAP_FIRST: Duration = Duration::from_millis(20);
 const REAP_MAX: Duration = Duration::from_secs(60);
 
+/// What owes an answer for this long and says nothing is slow: long before it is silent.
+const SLOW_AFTER: Duration = Duration::from_secs(2);
+
 /// Bytes read from a socket at once.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -52,7 +55,7 @@ const READ_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Scouts {
     registry: Registry,
-    silent_after: Duration,
+    limits: Limits,
     lanes: BTreeMap<ScoutId, Lane>,
     /// Whose socket a token is about.
     numbers: BTreeMap<u64, ScoutId>,
@@ -76,7 +79,10 @@ impl Scouts {
     pub fn new(registry: &Registry, silent_after: Duration) -> io::Result<Scouts> {
         Ok(Scouts {
             registry: registry.try_clone()?,
-            silent_after,
+            limits: Limits {
+                slow: SLOW_AFTER,
+                silent: silent_after,
+            },
             lanes: BTreeMap::new(),
             numbers: BTreeMap::new(),
             last_number: 0,
@@ -101,7 +107,12 @@ impl Scouts {
 
     /// Changes how long a scout may be silent, from the next time something is waited for.
     pub fn set_silent_after(&mut self, silent_after: Duration) {
-        self.silent_after = silent_after;
+        self.limits.silent = silent_after;
+    }
+
+    /// Changes how long a scout may owe an answer before it is said to be slow; 2 seconds at first.
+    pub fn set_slow_after(&mut self, slow_after: Duration) {
+        self.limits.slow = slow_after;
     }
 
     /// Takes a question. It is on its way after [`Scouts::flush`].
@@ -155,7 +166,7 @@ impl Scouts {
         match read {
             Ok(more) => {
                 if lane.is_served() {
-                    // A resolver has answered: it ends when its socket does.
+                    // It has answered, and belongs to no mount: it ends when its socket does.
                     self.close(id);
                 } else if lane.has_output() {
                     self.dirty.insert(id);
@@ -179,7 +190,7 @@ impl Scouts {
         self.bury(id, life, now);
         if wanted {
             self.dirty.insert(id);
-        } else if matches!(id, ScoutId::Resolver(_)) {
+        } else if !matches!(id, ScoutId::Mount(_)) {
             self.lanes.remove(&id);
         }
     }
@@ -254,15 +265,15 @@ impl Scouts {
         let due: Vec<ScoutId> = self
             .lanes
             .iter()
-            .filter(|(_, lane)| lane.deadline(self.silent_after).is_some_and(|at| at <= now))
+            .filter(|(_, lane)| lane.deadline(self.limits).is_some_and(|at| at <= now))
             .map(|(id, _)| *id)
             .collect();
         for id in due {
             let Some(lane) = self.lanes.get_mut(&id) else {
                 continue;
             };
-            if lane.overdue(now, self.silent_after, out) {
-                let life = lane.give_up(now, self.silent_after, out);
+            if lane.overdue(now, self.limits, out) {
+                let life = lane.give_up(now, self.limits.silent, out);
                 self.bury(id, life, now);
             }
             self.dirty.insert(id);
@@ -275,7 +286,7 @@ impl Scouts {
         let lanes = self.lanes.values();
         let reap = (!self.departed.is_empty()).then_some(self.reap_at);
         lanes
-            .filter_map(|lane| lane.deadline(self.silent_after))
+            .filter_map(|lane| lane.deadline(self.limits))
             .chain(reap)
             .min()
     }
@@ -293,6 +304,21 @@ impl Scouts {
         lane.answer_all(Fault::Base(libc::ENODEV), out);
         let life = lane.end();
         self.bury(ScoutId::Mount(mount), life, now);
+    }
+
+    /// Forgets the mounts that are not among these.
+    pub fn keep_mounts(&mut self, mounts: &BTreeSet<MountId>, now: Mono, out: &mut Vec<Input>) {
+        let gone: Vec<MountId> = self
+            .lanes
+            .keys()
+            .filter_map(|id| match id {
+                ScoutId::Mount(mount) if !mounts.contains(mount) => Some(*mount),
+                _ => None,
+            })
+            .collect();
+        for mount in gone {
+            self.forget_mount(mount, now, out);
+        }
     }
 
     /// Ends all scouts: their sockets close.

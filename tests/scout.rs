@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const SILENT: Duration = Duration::from_secs(60);
+const SLOW: Duration = Duration::from_secs(2);
 
 /// Starts scouts by fork, as the spawner does; the pids are told afterwards.
 struct Forker {
@@ -38,6 +39,7 @@ struct Forker {
 enum Broken {
     DiesAtOnce,
     NotStarted,
+    NeverAnswers,
 }
 
 impl Launcher for Forker {
@@ -49,6 +51,9 @@ impl Launcher for Forker {
         }
         let inotify = self.inotify.as_fd().try_clone_to_owned()?;
         match fork()? {
+            Fork::Child if matches!(self.broken, Some(Broken::NeverAnswers)) => loop {
+                nix::unistd::pause();
+            },
             Fork::Child if self.broken.is_some() => exit_now(1),
             Fork::Child => run(socket, inotify),
             Fork::Parent(pid) => self.made.push((number, Ok(pid))),
@@ -362,29 +367,87 @@ fn a_scout_that_stands_still_is_said_to_be_silent_and_then_replaced() {
     bed.freeze();
     let asked = bed.ask(&probe(bed.at("warm")));
     bed.tick();
-    assert_eq!(bed.scouts.next_deadline(), Some(bed.now.after(SILENT)));
-    bed.now = bed.now.after(SILENT - Duration::from_millis(1));
+    assert_eq!(bed.scouts.next_deadline(), Some(bed.now.after(SLOW)));
+    bed.now = bed.now.after(SLOW - Duration::from_millis(1));
     bed.tick();
     assert!(bed.inputs.is_empty(), "{:?}", bed.inputs);
     bed.now = bed.now.after(Duration::from_millis(1));
     bed.tick();
-    assert!(matches!(bed.inputs.as_slice(), [Input::MountSilent(m, true)] if *m == mount));
+    assert!(matches!(bed.inputs.as_slice(), [Input::MountSlow(m, true)] if *m == mount));
+    bed.now = bed.scouts.next_deadline().unwrap();
+    bed.now = Mono(bed.now.0 - 1);
+    bed.tick();
+    assert_eq!(bed.inputs.len(), 1, "{:?}", bed.inputs);
+    bed.now = Mono(bed.now.0 + 1);
+    bed.tick();
+    assert!(matches!(bed.inputs.as_slice(), [_, Input::MountSilent(m, true)] if *m == mount));
+    assert_eq!(
+        bed.scouts.oldest_unanswered(bed.mount(), bed.now),
+        Some(SILENT)
+    );
     assert_eq!(bed.pid(), first, "it is given the same time again");
     bed.now = bed.scouts.next_deadline().unwrap();
     bed.tick();
     assert_ne!(bed.pid(), first);
-    bed.until(|inputs| inputs.len() == 3);
+    bed.until(|inputs| inputs.len() == 5);
     assert!(
-        matches!(bed.inputs[1], Input::MountSilent(m, false) if m == mount),
+        matches!(bed.inputs[2], Input::MountSlow(m, false) if m == mount)
+            && matches!(bed.inputs[3], Input::MountSilent(m, false) if m == mount),
         "{:?}",
         bed.inputs
     );
-    assert!(matches!(bed.inputs[2], Input::Answer(id, Answer::Probed(Ok(_))) if id == asked));
+    assert!(matches!(bed.inputs[4], Input::Answer(id, Answer::Probed(Ok(_))) if id == asked));
     bed.until_reaped();
     assert!(
         !Path::new(&format!("/proc/{first}")).exists(),
         "SIGKILL ends a stopped process"
     );
+}
+
+/// What looks where a root is belongs to no mount; that it hangs is told of its watch.
+#[test]
+fn a_resolver_that_hangs_is_told_and_replaced() {
+    let mut bed = Bed::new();
+    let resolver = ScoutId::Resolver(3);
+    bed.forker.broken = Some(Broken::NeverAnswers);
+    let path = bed.place.base.clone();
+    let asked = bed.ask_to(resolver, &Question::Resolve { path });
+    while bed.forker.launched < 4 {
+        bed.turn(Duration::ZERO);
+        bed.now = bed.scouts.next_deadline().unwrap().max(bed.now);
+    }
+    assert!(
+        matches!(bed.inputs.as_slice(), [Input::RootSilent(3, true)]),
+        "{:?}",
+        bed.inputs
+    );
+    bed.forker.broken = None;
+    while bed.forker.launched < 5 {
+        bed.turn(Duration::ZERO);
+        bed.now = bed.scouts.next_deadline().unwrap().max(bed.now);
+    }
+    bed.until(|inputs| inputs.len() == 3);
+    assert!(matches!(bed.inputs[1], Input::RootSilent(3, false)));
+    assert!(matches!(bed.inputs[2], Input::Answer(id, Answer::Resolved(Ok(_))) if id == asked));
+    bed.until_reaped();
+}
+
+#[test]
+fn what_hung_on_a_mount_that_is_gone_is_answered() {
+    let mut bed = Bed::new();
+    bed.warm();
+    bed.freeze();
+    let mount = bed.place.mount;
+    let probed = bed.ask(&probe(bed.at("warm")));
+    bed.tick();
+    let now = bed.now;
+    bed.scouts
+        .keep_mounts(&[mount].into(), now, &mut bed.inputs);
+    assert!(bed.inputs.is_empty(), "{:?}", bed.inputs);
+    bed.scouts.keep_mounts(&[].into(), now, &mut bed.inputs);
+    let gone = Fault::Base(libc::ENODEV);
+    assert_eq!(bed.answer(probed), Answer::Probed(Err(gone)));
+    bed.until_reaped();
 }
 
 #[test]
@@ -398,8 +461,11 @@ fn one_that_answers_late_is_heard() {
     bed.now = bed.now.after(SILENT);
     bed.tick();
     kill(first, Signal::SIGCONT).unwrap();
-    bed.until(|inputs| inputs.len() == 3);
-    assert!(matches!(bed.inputs[1], Input::MountSilent(_, false)));
+    bed.until(|inputs| inputs.len() == 5);
+    assert!(matches!(
+        bed.inputs[2..4],
+        [Input::MountSlow(_, false), Input::MountSilent(_, false)]
+    ));
     assert_eq!(bed.pid(), first);
     assert_eq!(bed.scouts.next_deadline(), None);
 }
@@ -414,7 +480,8 @@ fn a_question_that_scouts_die_of_is_answered_in_the_end() {
         watch: false,
     });
     let deadline = Instant::now() + Duration::from_secs(60);
-    while bed.inputs.len() < 2 {
+    let answered = |input: &&Input| matches!(input, Input::Answer(..));
+    while bed.inputs.iter().filter(answered).count() < 2 {
         assert!(Instant::now() < deadline, "{:?}", bed.inputs);
         // The waits between two starts pass at once; nobody is silent.
         let soon = bed.now.after(SILENT / 2);

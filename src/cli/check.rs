@@ -1,19 +1,24 @@
 //! What `settled check` prints: how a plan is understood, and what looks wrong on this machine.
 //! The only place outside a scout that looks at users' paths, and never part of the daemon.
 
+mod exported;
 mod work;
 
 use crate::config::{
     below, fixed_dir, limit_is_above_own, show_duration, show_ionice, show_limit, show_size,
 };
+use crate::core::QUIET_EXPORTED;
 use crate::core::select::Pattern;
 use crate::core::template::Template;
+use crate::exports::{self, Tables};
 use crate::plan::{Action, Disposition, Existing, Observe, OnChange, OnCtime, Plan, WatchPlan};
+use exported::Exported;
 use nix::unistd::{AccessFlags, access, geteuid};
 use std::ffi::OsStr;
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What the mount table says of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,10 +27,16 @@ pub struct Filesystem {
     pub fstype: String,
     /// It may have writers that inotify cannot see.
     pub remote_writers: bool,
+    /// For how long it may show old attributes, in seconds.
+    pub attribute_cache_s: u32,
 }
 
 /// The whole report, one line for each fact; warnings begin with `warning:`.
-pub(super) fn describe(plan: &Plan, filesystem: &dyn Fn(&[u8]) -> Option<Filesystem>) -> String {
+pub(super) fn describe(
+    plan: &Plan,
+    filesystem: &dyn Fn(&[u8]) -> Option<Filesystem>,
+    tables: &Tables,
+) -> String {
     let mut out = String::new();
     let daemon = &plan.daemon;
     line(
@@ -41,9 +52,13 @@ pub(super) fn describe(plan: &Plan, filesystem: &dyn Fn(&[u8]) -> Option<Filesys
             show_duration(daemon.drain)
         ),
     );
+    let exports = exports::survey(tables).trees;
     for watch in &plan.watches {
         let _ = writeln!(out, "watch {}", watch.name);
-        describe_watch(&mut out, watch, filesystem(&watch.path).as_ref());
+        let root = real(Path::new(OsStr::from_bytes(&watch.path)));
+        let exported = exported::find(watch, root.as_os_str().as_bytes(), &exports);
+        describe_watch(&mut out, watch, filesystem(&watch.path).as_ref(), &exported);
+        exported::warn(&mut out, watch, &exported);
         for warning in warnings(plan, watch) {
             line(&mut out, "warning", warning);
         }
@@ -67,7 +82,12 @@ fn line(out: &mut String, what: &str, text: impl AsRef<str>) {
     let _ = writeln!(out, "{indent}{what:<10} {escaped}");
 }
 
-fn describe_watch(out: &mut String, watch: &WatchPlan, filesystem: Option<&Filesystem>) {
+fn describe_watch(
+    out: &mut String,
+    watch: &WatchPlan,
+    filesystem: Option<&Filesystem>,
+    exported: &Exported,
+) {
     let depth = if watch.recursive {
         "and all directories below"
     } else {
@@ -76,7 +96,8 @@ fn describe_watch(out: &mut String, watch: &WatchPlan, filesystem: Option<&Files
     line(out, "path", format!("{} {depth}", shown(&watch.path)));
     line(out, "observe", observed(watch, filesystem));
     line(out, "select", selected(watch));
-    line(out, "settle", settled(watch));
+    line(out, "settle", settled(watch, filesystem, exported));
+    exported::describe(out, exported);
     for rel in &watch.excluded {
         let mut path = watch.path.clone();
         if path.last() != Some(&b'/') {
@@ -149,12 +170,25 @@ fn selected(watch: &WatchPlan) -> String {
     text
 }
 
-fn settled(watch: &WatchPlan) -> String {
+fn settled(watch: &WatchPlan, filesystem: Option<&Filesystem>, exported: &Exported) -> String {
+    let cache = filesystem.map_or(0, |fs| fs.attribute_cache_s);
+    let cache = Duration::from_secs(cache.into());
     let mut text = match watch.settle {
         Some(quiet) if quiet.is_zero() => "at once when no writer has the file open".into(),
         Some(quiet) => format!("{} without a change, and no writer", show_duration(quiet)),
+        None if exported.is_exported() => format!(
+            "{} without a change after no writer was seen",
+            show_duration(QUIET_EXPORTED)
+        ),
         None => "1s without a change where the kernel tells of writers (at once after a rename or link); where it cannot, 5s or the mount's attribute cache time".to_owned(),
     };
+    if watch.settle.is_some_and(|quiet| quiet < cache) {
+        let _ = write!(
+            text,
+            "; raised to {}, for which the mount may show old attributes",
+            show_duration(cache)
+        );
+    }
     if watch.flock {
         text.push_str("; flock asked too");
     }

@@ -30,7 +30,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 /// Every key of a watch.
-pub(super) const KEYS: [&str; 55] = [
+pub(super) const KEYS: [&str; 56] = [
     "path",
     "recursive",
     "include",
@@ -42,6 +42,7 @@ pub(super) const KEYS: [&str; 55] = [
     "min_age",
     "ignore_older",
     "settle",
+    "exported",
     "flock",
     "observe",
     "poll",
@@ -149,6 +150,7 @@ pub(crate) struct RawWatch {
     pub(crate) min_age: Option<At<Duration>>,
     pub(crate) ignore_older: Option<At<Duration>>,
     pub(crate) settle: Option<At<Duration>>,
+    pub(crate) exported: Option<At<bool>>,
     pub(crate) flock: Option<At<bool>>,
     pub(crate) observe: Option<At<Observe>>,
     pub(crate) poll: Option<At<Duration>>,
@@ -213,6 +215,7 @@ impl RawWatch {
                 "min_age" => fill(&mut raw.min_age, span(reader, name, value)),
                 "ignore_older" => fill(&mut raw.ignore_older, span(reader, name, value)),
                 "settle" => fill(&mut raw.settle, span(reader, name, value)),
+                "exported" => fill(&mut raw.exported, reader.flag(name, value)),
                 "flock" => fill(&mut raw.flock, reader.flag(name, value)),
                 "observe" => fill(&mut raw.observe, reader.choice(name, value, &OBSERVE)),
                 "poll" => fill(&mut raw.poll, reader.duration(name, value, SHORTEST_POLL)),
@@ -308,7 +311,7 @@ impl RawWatch {
             ($($key:ident)*) => { $(let $key = self.$key.as_ref().or(defaults.$key.as_ref());)* };
         }
         or_default!(path recursive include exclude ignore_case builtin_excludes min_size max_size
-            min_age ignore_older settle flock observe poll existing on_ctime on_change formerly run
+            min_age ignore_older settle exported flock observe poll existing on_ctime on_change formerly run
             key order env cwd timeout kill_after attempts backoff done dead on_dead rate user group
             umask nice ionice limits output orphans delivery permanent temporary max_age claim claim_done);
         let own_concurrency = self.concurrency.as_ref().or(defaults.concurrency.as_ref());
@@ -424,6 +427,7 @@ impl RawWatch {
             recursive: recursive.is_some_and(|r| r.value),
             select,
             settle: settle.map(|s| s.value),
+            exported: exported.map(|e| e.value),
             flock: flock.is_some_and(|f| f.value),
             observe: observe.map_or(Observe::Auto, |o| o.value),
             poll: poll.map_or(POLL, |p| p.value),

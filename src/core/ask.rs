@@ -133,6 +133,12 @@ pub enum Question {
         /// Add an inotify watch with `mask` first.
         watch: bool,
     },
+    /// When did the names in a directory change last? It is opened afresh, so that an NFS client asks its server. Answer:
+    /// [`Answer::Moved`].
+    Moved {
+        /// The directory.
+        place: Place,
+    },
     /// Stat, and where the flags say so open and probe a file. Answer: [`Answer::Probed`].
     Probe {
         /// The file.
@@ -144,6 +150,9 @@ pub enum Question {
         /// Ask for a read lease.
         lease: bool,
     },
+    /// Which directories does this machine export over NFS? Asked to a scout of its own, that belongs to no mount and
+    /// lives for one answer: [`Answer::Exports`]. Where the tables are is watched by inotify first.
+    Exports,
     /// Dispose of a concluded file. Answer: [`Answer::Disposed`]. Idempotent: asked again after a crash
     /// at any point, it finishes what was begun.
     Dispose {
@@ -178,6 +187,30 @@ pub enum Act {
     },
 }
 
+/// A directory that clients of this machine's NFS server may write to, as it is seen on one mount.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportedTree {
+    /// The mount on which it is seen. What is mounted below it is another tree, or not exported.
+    pub mount: MountId,
+    /// Its absolute path there.
+    #[serde(with = "serde_bytes")]
+    pub path: Vec<u8>,
+    /// Its path in the export table: another one where it is seen through a bind mount.
+    #[serde(with = "serde_bytes")]
+    pub export: Vec<u8>,
+    /// To whom, with which options, and which file says so.
+    pub why: String,
+}
+
+/// What is exported.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exports {
+    /// All trees; or what could not be read, and why: nothing is known then.
+    pub trees: Result<Vec<ExportedTree>, String>,
+    /// Watch descriptors of the directories where the tables are.
+    pub wds: Vec<i32>,
+}
+
 /// A root's whereabouts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resolved {
@@ -199,13 +232,25 @@ pub struct Bound {
     pub ident: Version,
 }
 
+/// Which directory it is, and when its names changed last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirTimes {
+    /// Inode number.
+    pub ino: u64,
+    /// Birth time, 0 if unknown.
+    pub btime_ns: i64,
+    /// Change time, by the clock of whoever keeps the directory: nobody can set it back.
+    pub ctime_ns: i64,
+}
+
 /// One name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// The name.
     #[serde(with = "serde_bytes")]
     pub name: Vec<u8>,
-    /// Its stat; names that vanished between listing and stat are left out, any other error is here.
+    /// Its stat. Names that vanished between listing and stat are left out; ENOENT means that a second listing has it and
+    /// it still cannot be found, as on an NFS client that remembers for a while that it was not there.
     pub stat: Result<Stat, i32>,
 }
 
@@ -237,6 +282,8 @@ pub enum Disposal {
 pub enum Answer {
     /// To [`Question::Resolve`]; the errno of the first thing that failed.
     Resolved(Result<Resolved, i32>),
+    /// To [`Question::Exports`].
+    Exports(Exports),
     /// First answer to [`Question::Bind`].
     Bound(Result<Bound, Fault>),
     /// A part of the listing.
@@ -244,6 +291,8 @@ pub enum Answer {
     /// The end of the listing. `Ok` only if it was complete and the directory was still the same one
     /// under the same path at its end.
     Listed(Result<(), Fault>),
+    /// To [`Question::Moved`].
+    Moved(Result<DirTimes, Fault>),
     /// To [`Question::Probe`].
     Probed(Result<Facts, Fault>),
     /// To [`Question::Dispose`]. A `Fault` here is only ever about the source's base.

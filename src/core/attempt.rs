@@ -75,7 +75,7 @@ impl Core {
         let silent = self
             .tree
             .mount(watch.root)
-            .is_none_or(|mount| self.lanes.get(&mount).is_some_and(|lane| lane.silent));
+            .is_none_or(|mount| self.does_not_answer(mount));
         if silent || !self.rate_allows(index) || !self.batch_is_due(index) {
             return false;
         }

@@ -3,6 +3,7 @@
 use super::ask::Question;
 use super::files::FileKey;
 use super::ids::{DirId, JobId, MountId};
+use super::time::Mono;
 use super::timers::Timer;
 use super::tree::Bind;
 use super::turns::Turns;
@@ -38,11 +39,22 @@ pub(super) struct Lane {
     binds_asked: usize,
     probes_asked: usize,
     looks_asked: usize,
-    /// Its scout does not answer.
-    pub silent: bool,
+    /// Its scout has owed an answer for longer than usual.
+    pub slow: bool,
+    /// Since when its scout is said not to answer.
+    pub silent: Option<Mono>,
 }
 
 impl Lane {
+    /// How much waits for its scout: what it was asked, and what it will be.
+    pub fn waiting(&self) -> (usize, usize) {
+        let asked = self.binds_asked + self.probes_asked + self.looks_asked;
+        (
+            asked,
+            self.binds.len() + self.probes.len() + self.looks.len(),
+        )
+    }
+
     fn has_room_for_look(&self) -> bool {
         self.looks_asked < LOOKS_BESIDE
             || (self.looks_asked < LOOKS_MAX && self.looks_asked + self.probes_asked < ASKED_MAX)
@@ -100,11 +112,14 @@ impl Core {
 
     /// Asks what the lanes have room for.
     pub(super) fn pump(&mut self) {
+        if self.awaits_exports() {
+            return;
+        }
         let mounts: Vec<MountId> = self
             .lanes
             .iter()
             .filter(|(_, lane)| {
-                !lane.silent
+                lane.silent.is_none()
                     && ((!lane.binds.is_empty() && lane.binds_asked < BINDS_MAX)
                         || (!lane.looks.is_empty() && lane.has_room_for_look())
                         || (!lane.probes.is_empty() && lane.has_room_for_probe()))
@@ -169,7 +184,13 @@ impl Core {
         }
     }
 
-    fn ask_bind(&mut self, lane: MountId, dir: DirId) {
+    /// A listing, or what may spare it, is on its way.
+    pub(super) fn bind_goes(&mut self, lane: MountId) {
+        self.lane(lane).binds_asked += 1;
+        self.binds_asked += 1;
+    }
+
+    pub(super) fn ask_bind(&mut self, lane: MountId, dir: DirId) {
         let place = self.tree.place(dir, b"");
         // Of a question before this one, or of a directory that had the id before.
         self.forget_told(dir);
@@ -185,7 +206,16 @@ impl Core {
             self.left_scan(dir);
             return;
         };
+        if node.sparing && self.ask_moved(lane, dir) {
+            return;
+        }
+        let now = self.now.mono;
+        let Some(node) = self.tree.get_mut(dir) else {
+            return;
+        };
         node.bind = Bind::Asked;
+        node.bound_at = now;
+        node.flawed = false;
         node.asked_at = self.last_event;
         // From here on: what becomes known later than the question must not look unseen by its answer.
         node.mark = node.mark.wrapping_add(1);
@@ -194,8 +224,7 @@ impl Core {
             .watches
             .get(watch as usize)
             .is_some_and(|watch| watch.plan.observe != Observe::Poll);
-        self.lane(lane).binds_asked += 1;
-        self.binds_asked += 1;
+        self.bind_goes(lane);
         let ask = self.ask(
             ScoutId::Mount(place.mount),
             Question::Bind {

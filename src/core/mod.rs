@@ -1,8 +1,8 @@
 //! The core decides. It owns no descriptor, reads no clock and makes no system call: facts and the time
 //! come in as [`Input`] and [`Now`], wishes go out as [`Effect`]. This file is the routes, not the rules:
 //!
-//! * `observe` events and listings to hints; roots, mounts, scans   (`tree` is its structure)
-//! * `settle`  hints to arrivals: the ladder of evidence
+//! * `observe` events and listings to hints; roots, mounts, scans, `spare`d listings   (`tree` is its structure)
+//! * `settle`  hints to arrivals: the ladder of evidence; `quiet` for how long, `exported` where NFS clients write
 //! * `queue`   which job next
 //! * `job`     from arrival to conclusion
 //! * `attempt` what starts now; `runs`, `workers` the processes; `orphans` those of an earlier life
@@ -11,7 +11,7 @@
 //! * `claims` which of several machines works on a file; `claim` the lines of the process that finds out
 //! * `delivery` the arguments of a delivery, written and read
 //! * `replay`  the journal's records back to state, and state to records
-//! * `operate` reload, drain, the state in words
+//! * `operate` reload, drain, the state in words; `hung` what does not answer
 //! * `protocol` the lines of workers, encoded and decoded
 #![forbid(unsafe_code)]
 
@@ -33,7 +33,9 @@ mod compare;
 mod deliver;
 mod dispose;
 mod ends;
+mod exported;
 mod halt;
+mod hung;
 mod job;
 mod lane;
 mod looks;
@@ -41,6 +43,7 @@ mod observe;
 mod operate;
 mod orphans;
 mod queue;
+mod quiet;
 mod renames;
 mod replay;
 mod roots;
@@ -49,17 +52,20 @@ mod scan;
 mod seen;
 mod settle;
 mod sieve;
+mod spare;
 mod timers;
 mod tree;
 mod turns;
 mod watch;
 mod workers;
 
+pub use exported::QUIET_EXPORTED;
 pub use vocabulary::*;
 
 use crate::plan::{DaemonPlan, Level, Plan};
 use ask::{Answer, Question};
 use claims::Keeper;
+use exported::Exported;
 use files::{FileKey, Files};
 use ids::{AskId, DirId, JobId, MountId, RunId, WatchId};
 use job::{Job, Phase};
@@ -91,11 +97,16 @@ enum Asked {
         dir: DirId,
         lane: MountId,
     },
+    Moved {
+        dir: DirId,
+        lane: MountId,
+    },
     Probe {
         key: FileKey,
         lane: MountId,
         path: Vec<u8>,
     },
+    Exports,
     Look {
         job: JobId,
         lane: MountId,
@@ -142,6 +153,7 @@ pub struct Core {
     asks: BTreeMap<AskId, Asked>,
     lanes: BTreeMap<MountId, Lane>,
     mounts: BTreeMap<MountId, Mount>,
+    exported: Exported,
     timers: Timers,
     renames: BTreeMap<(u32, u32), HalfRename>,
     half_at: BTreeMap<FileKey, (u32, u32)>,
@@ -197,6 +209,7 @@ impl Core {
             asks: BTreeMap::new(),
             lanes: BTreeMap::new(),
             mounts: BTreeMap::new(),
+            exported: Exported::default(),
             timers: Timers::default(),
             renames: BTreeMap::new(),
             half_at: BTreeMap::new(),
@@ -226,6 +239,7 @@ impl Core {
         self.now = now;
         self.set_mounts(mounts);
         self.after_replay();
+        self.await_exports();
         for watch in 0..self.watches.len() as u32 {
             self.begin_watch(watch);
         }
@@ -252,7 +266,9 @@ impl Core {
             Input::WorkerDeaf { run } => self.worker_deaf(run),
             Input::Slot { slot, taken } => self.slot_answered(slot, taken),
             Input::Mounts(mounts) => self.mounts_changed(mounts),
+            Input::MountSlow(mount, slow) => self.mount_slow(mount, slow),
             Input::MountSilent(mount, silent) => self.mount_silent(mount, silent),
+            Input::RootSilent(watch, silent) => self.root_silent(watch, silent),
             Input::JournalRoom(room) => self.journal_room(room),
             Input::Command(command) => self.command(command),
         }
@@ -274,6 +290,7 @@ impl Core {
                 Timer::Rename { cookie, watch } => self.rename_due(cookie, watch),
                 Timer::Bind(dir) => self.queue_bind(dir),
                 Timer::Root(watch) => self.resolve_root(watch),
+                Timer::Exports => self.exports_due(),
                 Timer::Poll(watch) => self.poll_due(watch),
                 Timer::Expire => self.expire(),
                 Timer::Ready => self.say_ready(),
@@ -294,11 +311,14 @@ impl Core {
     /// Takes the wishes, in order, in exchange for a list that is empty: the next ones need not make room again.
     pub fn swap_effects(&mut self, effects: &mut Vec<Effect>) {
         std::mem::swap(&mut self.out, effects);
+        effects.retain(|effect| !self.keeps_watch(effect));
     }
 
     /// Takes the wishes, in order.
     pub fn effects(&mut self) -> Vec<Effect> {
-        std::mem::take(&mut self.out)
+        let mut out = std::mem::take(&mut self.out);
+        out.retain(|effect| !self.keeps_watch(effect));
+        out
     }
 
     /// When [`Core::due`] wants to be called next; `None`: only after an input.
@@ -341,6 +361,9 @@ impl Core {
                     Err(fault) => self.bind_failed(dir, fault),
                 }
             }
+            (Asked::Moved { dir, lane }, Answer::Moved(result)) => {
+                self.names_moved(ask, lane, dir, result);
+            }
             (Asked::Probe { key, lane, path }, Answer::Probed(result)) => {
                 self.probe_answered(lane);
                 self.probed(ask, key, path, result);
@@ -358,6 +381,7 @@ impl Core {
                 self.look_answered(lane);
                 self.looked(job, path, (at, heard), result);
             }
+            (Asked::Exports, Answer::Exports(exports)) => self.exports_answered(exports),
             (Asked::Dispose { job, path }, Answer::Disposed(result)) => {
                 self.disposed(job, path, result);
             }

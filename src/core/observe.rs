@@ -29,6 +29,7 @@ impl Core {
     // ---- events ----
 
     pub(super) fn event(&mut self, wd: i32, bits: u32, cookie: u32, name: Vec<u8>) {
+        self.exports_event(wd, bits, &name);
         if bits & mask::IGNORED != 0 && self.binds_asked > 0 {
             // An answer on its way may still name it.
             self.dead_wds.insert(wd);
@@ -206,6 +207,7 @@ impl Core {
 
     /// Events are missing: what is on disk decides.
     pub(super) fn overflow(&mut self) {
+        self.ask_exports();
         // The other halves may be among what is missing: the scan finds out.
         self.half_at.clear();
         self.half_of.clear();
@@ -219,6 +221,7 @@ impl Core {
         for candidate in self.candidates.values_mut() {
             candidate.signal = Signal::Scan;
             candidate.hinted = self.now.mono;
+            candidate.granted = None;
             candidate.stale = candidate.asked.is_some();
         }
         self.none_is_fresh();
@@ -378,6 +381,8 @@ impl Core {
         let (Some(mount), Some(node)) = (mount, self.tree.get_mut(dir)) else {
             return;
         };
+        // Whoever wants it, wants it listed; a poll says otherwise afterwards.
+        node.sparing = false;
         match node.bind {
             Bind::Queued | Bind::AskedStale => {}
             Bind::Asked => node.bind = Bind::AskedStale,

@@ -69,6 +69,7 @@ impl Core {
         });
         self.dismiss_all_workers();
         self.end_sweeps();
+        self.end_stuck();
         self.give_claims_back();
         self.timers
             .set(Timer::Drain, self.now.mono.after(self.daemon.drain));
@@ -132,7 +133,7 @@ impl Core {
                 matches!(
                     job.phase,
                     Phase::Disposing { asked: true, .. } | Phase::PostLook { .. }
-                )
+                ) && !self.is_stuck(job.dir)
             });
         let disposing = disposing || (self.mode <= Mode::Draining && self.is_marking());
         if !disposing {
@@ -243,6 +244,7 @@ impl Core {
             });
             self.begin_watch(index as u32);
         }
+        self.ask_exports();
         self.log(Level::Info, |line| line.text = "reloaded".into());
     }
 
@@ -251,6 +253,7 @@ impl Core {
         let Some(state) = self.watches.get_mut(watch as usize) else {
             return;
         };
+        let exported = state.plan.exported != plan.exported;
         let elsewhere = state.plan.path != plan.path || !state.active;
         let otherwise =
             state.plan.recursive != plan.recursive || state.plan.observe != plan.observe;
@@ -295,6 +298,10 @@ impl Core {
             .collect();
         for key in dropped {
             self.drop_candidate(key);
+        }
+        if exported {
+            self.judge_quiet_again();
+            self.say_exported(watch);
         }
         if !workers {
             self.dismiss_workers(watch);
@@ -398,12 +405,14 @@ impl Core {
         self.log(Level::Info, |line| line.text = text);
         for index in 0..self.watches.len() {
             let watch = &self.watches[index];
+            let root = watch.root;
             let text = format!(
-                "state: {}, {} running, {} ready{}",
+                "state: {}, {} running, {} ready{}, {}",
                 match (watch.active, watch.state) {
                     (false, _) => "not configured",
                     (_, Root::Bound) => "watching",
                     (_, Root::Missing) => "waiting for its directory",
+                    _ if watch.root_silent => "looking for its directory, which does not answer",
                     (_, Root::Unknown | Root::Resolving) => "looking for its directory",
                 },
                 self.jobs_running_in(index as u32),
@@ -413,6 +422,7 @@ impl Core {
                 } else {
                     ""
                 },
+                self.observed_text(index as u32),
             );
             let text = match self.count_claims(index as u32) {
                 Some((had, elsewhere)) => {
@@ -425,7 +435,17 @@ impl Core {
                 line.text = text;
                 line.watch = name;
             });
+            if let Some(text) = self.exported_text(index as u32) {
+                self.log_path(
+                    Level::Info,
+                    index as u32,
+                    root,
+                    b"",
+                    format!("state: {text}"),
+                );
+            }
         }
+        self.log_mounts();
         let waiting: Vec<(u32, DirId, Box<[u8]>, String)> = self
             .candidates
             .values()

@@ -124,6 +124,7 @@ impl Core {
                 let changed = self.set_base(dir, resolved);
                 if changed || was_missing {
                     self.log_path(Level::Info, watch, dir, b"", "watching".into());
+                    self.say_exported(watch);
                 }
                 let watched = self
                     .tree
@@ -215,6 +216,7 @@ impl Core {
             .map(|mount| (mount.id, mount.point.clone()))
             .collect();
         self.set_mounts(mounts);
+        self.exports_elsewhere();
         let touched: Vec<Vec<u8>> = old
             .iter()
             .filter(|(id, point)| {
@@ -262,22 +264,6 @@ impl Core {
                 self.start_scan(watch);
             }
         }
-    }
-
-    pub(super) fn mount_silent(&mut self, mount: MountId, silent: bool) {
-        let point = match self.mounts.get(&mount) {
-            Some(mount) => mount.point.clone(),
-            None => Vec::new(),
-        };
-        self.lane(mount).silent = silent;
-        self.log(Level::Warning, |line| {
-            line.path = point;
-            line.text = if silent {
-                "the mount does not answer; work on it is held, everything else goes on".into()
-            } else {
-                "the mount answers again".into()
-            };
-        });
     }
 
     /// Whether every writer on this mount is local, so that events and leases tell the truth.

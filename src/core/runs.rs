@@ -46,7 +46,7 @@ pub(super) struct Run {
     /// The slot whose lock it holds.
     pub(super) slot: u32,
     /// Where its first job's file was when it was ordered.
-    mount: Option<MountId>,
+    pub(super) mount: Option<MountId>,
 }
 
 /// Numbers of slots, each with one process at a time.
@@ -121,13 +121,7 @@ impl Core {
     /// and neither do those whose files are on a mount that does not answer: they may not end before it does.
     pub(super) fn children_running(&self) -> usize {
         let children = self.runs.len() - self.workers.len() - self.sweeps - self.keepers.len();
-        if self.lanes.values().all(|lane| !lane.silent) {
-            return children;
-        }
-        let hangs = |run: &&Run| {
-            (run.mount.and_then(|mount| self.lanes.get(&mount))).is_some_and(|lane| lane.silent)
-        };
-        children - self.runs.values().filter(hangs).count()
+        children - self.children_stuck()
     }
 
     /// Jobs whose attempts are being made.

@@ -55,11 +55,12 @@ impl Core {
             return;
         };
         let dirs = self.entered(watch, root);
-        self.scan_dirs(watch, dirs);
+        self.scan_dirs(watch, dirs, false);
     }
 
-    /// Lists these directories, and whatever is found below them that is new.
-    fn scan_dirs(&mut self, watch: u32, dirs: Vec<DirId>) {
+    /// Lists these directories, and whatever is found below them that is new; where `sparing`, not those whose names have
+    /// not moved.
+    fn scan_dirs(&mut self, watch: u32, dirs: Vec<DirId>, sparing: bool) {
         let started = self.now.mono;
         let Some(state) = self.watches.get_mut(watch as usize) else {
             return;
@@ -85,7 +86,12 @@ impl Core {
         });
         self.timers.clear(Timer::Poll(watch));
         for dir in dirs {
+            let idle = self.tree.get(dir).map(|node| node.bind) == Some(Bind::Idle);
             self.queue_bind(dir);
+            if let Some(node) = self.tree.get_mut(dir) {
+                // Whatever wanted it before has a reason to have it listed.
+                node.sparing = sparing && idle;
+            }
         }
     }
 
@@ -333,6 +339,9 @@ impl Core {
                 Ok(_) => {}
                 Err(_) => {
                     // There, but not to be looked at: not missing.
+                    if let Some(node) = self.tree.get_mut(dir) {
+                        node.flawed = true;
+                    }
                     let key = FileKey::new(dir, &name);
                     self.file_seen(key, mark, None);
                     self.mark_job(key, mark);
@@ -486,6 +495,7 @@ impl Core {
             .into_iter()
             .filter(|id| self.tree.get(*id).is_some_and(|child| child.seen != mark))
             .collect();
+        self.listed_clean(dir, missing.is_empty() && gone_dirs.is_empty());
         if displaced.is_some() {
             self.listed_displaced(dir, &missing, &gone_dirs);
             self.redo_disposals_in(dir, true);
@@ -602,7 +612,7 @@ impl Core {
         }
     }
 
-    fn bind_ended(&mut self, dir: DirId) {
+    pub(super) fn bind_ended(&mut self, dir: DirId) {
         self.forget_told(dir);
         let Some(node) = self.tree.get_mut(dir) else {
             return;
@@ -631,11 +641,11 @@ impl Core {
         let Some(state) = self.watches.get(watch as usize) else {
             return;
         };
-        // At most a fifth of the time is spent listing.
+        // At most a tenth of the time is spent listing.
         let wait = state
             .plan
             .poll
-            .max(Duration::from_nanos(state.scan_cost_ns.saturating_mul(4)));
+            .max(Duration::from_nanos(state.scan_cost_ns.saturating_mul(9)));
         if !self.timers.is_set(Timer::Poll(watch)) {
             self.timers
                 .set(Timer::Poll(watch), self.now.mono.after(wait));
@@ -645,10 +655,12 @@ impl Core {
     /// A listing is due.
     pub(super) fn poll_due(&mut self, watch: u32) {
         if self.polls(watch) {
-            self.start_scan(watch);
+            let root = self.watches.get(watch as usize).map(|state| state.root);
+            let dirs = root.map(|root| self.entered(watch, root));
+            self.scan_dirs(watch, dirs.unwrap_or_default(), true);
         } else {
             let dirs = self.tree.unwatched(watch);
-            self.scan_dirs(watch, dirs);
+            self.scan_dirs(watch, dirs, false);
         }
     }
 }

@@ -18,13 +18,6 @@ use std::time::Duration;
 const ENOENT: i32 = 2;
 const ENOTDIR: i32 = 20;
 
-/// Quiet time after a close, or for a file that a scan found, where a free lease confirms it.
-pub const QUIET_WITH_LEASE: Duration = Duration::from_secs(1);
-/// Quiet time where no lease can be asked; a mount's attribute cache time if that is longer.
-pub const QUIET_WITHOUT_LEASE: Duration = Duration::from_secs(5);
-/// IN_CREATE is mostly the beginning of a write, whose close follows in a moment and says more: asking at
-/// once would ask twice.
-const CREATE_PATIENCE: Duration = Duration::from_millis(3);
 /// First and longest wait before a file that is held is asked again; doubles in between.
 const REFUSED_FIRST: Duration = Duration::from_millis(100);
 const REFUSED_MAX: Duration = Duration::from_secs(30);
@@ -101,6 +94,8 @@ pub struct Candidate {
     pub fresh: bool,
     /// In its lane.
     pub queued: bool,
+    /// Since when the lease has been granted each time that it was asked, with nothing seen or heard of the file.
+    pub granted: Option<Mono>,
     /// Times in a row that somebody held it.
     pub refusals: u8,
     /// What it waits for.
@@ -156,6 +151,7 @@ impl Core {
                 stale: false,
                 fresh: false,
                 queued: false,
+                granted: None,
                 refusals: 0,
                 waits: Waits::Probe,
                 reruns: 0,
@@ -183,6 +179,7 @@ impl Core {
             candidate.closed |= signal == Signal::Close;
             candidate.hinted = now;
             candidate.refusals = 0;
+            candidate.granted = None;
             candidate.stale = candidate.asked.is_some();
             self.set_fresh(key, false);
         }
@@ -195,105 +192,6 @@ impl Core {
         if let Some(candidate) = self.candidates.get_mut(&FileKey::new(dir, name)) {
             candidate.signal = Signal::Scan;
             candidate.closed = false;
-        }
-    }
-
-    /// Quiet time for a candidate if the lease says `lease` (`NotAsked`: as is to be expected there).
-    fn quiet(&self, key: FileKey, lease: Held) -> Duration {
-        let Some(candidate) = self.candidates.get(&key) else {
-            return Duration::ZERO;
-        };
-        let Some(node) = self.tree.get(candidate.dir) else {
-            return Duration::ZERO;
-        };
-        let Some(watch) = self.watches.get(node.watch as usize) else {
-            return Duration::ZERO;
-        };
-        if let Some(settle) = watch.plan.settle {
-            return settle;
-        }
-        let mount = self.tree.mount(candidate.dir).unwrap_or_default();
-        let confirmed = match lease {
-            Held::Free => true,
-            Held::NotAsked => self.lease_can_be_trusted(mount),
-            Held::By(_) | Held::CannotAsk(_) => false,
-        };
-        match (confirmed, candidate.signal) {
-            (true, Signal::Moved | Signal::Link) => Duration::ZERO,
-            (true, Signal::Close | Signal::Scan) => QUIET_WITH_LEASE,
-            (false, _) => {
-                let cache = self
-                    .mounts
-                    .get(&mount)
-                    .map_or(0, |mount| mount.attribute_cache_s);
-                QUIET_WITHOUT_LEASE.max(Duration::from_secs(cache.into()))
-            }
-        }
-    }
-
-    /// When the quiet time of a candidate is over, if it lasts `quiet`.
-    fn quiet_until(candidate: &Candidate, quiet: Duration) -> Mono {
-        match candidate.seen {
-            Some(_) => candidate.seen_at.max(candidate.hinted).after(quiet),
-            None => Mono(u64::MAX),
-        }
-    }
-
-    /// Whether the next probe asks locks and lease too: only when nothing cheaper is missing.
-    pub(super) fn wants_all(&self, key: FileKey) -> bool {
-        let quiet = self.quiet(key, Held::NotAsked);
-        let Some(candidate) = self.candidates.get(&key) else {
-            return false;
-        };
-        quiet.is_zero() || Self::quiet_until(candidate, quiet) <= self.now.mono
-    }
-
-    pub(super) fn flock_wanted(&self, key: FileKey) -> bool {
-        self.tree
-            .get(key.dir())
-            .and_then(|node| self.watches.get(node.watch as usize))
-            .is_some_and(|watch| watch.plan.flock)
-    }
-
-    /// Asks now or arms the timer for when asking makes sense.
-    fn ask_when_due(&mut self, key: FileKey) {
-        let quiet = self.quiet(key, Held::NotAsked);
-        let now = self.now.mono;
-        let Some(candidate) = self.candidates.get_mut(&key) else {
-            return;
-        };
-        if candidate.asked.is_some() || candidate.queued {
-            return;
-        }
-        if quiet.is_zero() || candidate.seen.is_none() {
-            candidate.waits = Waits::Probe;
-            if candidate.signal == Signal::Link && candidate.hinted == now {
-                self.links.push(key);
-            } else {
-                self.queue_probe(key);
-            }
-            return;
-        }
-        candidate.waits = Waits::Quiet;
-        let at = Self::quiet_until(candidate, quiet);
-        if at <= now {
-            self.queue_probe(key);
-        } else {
-            self.timers.set(Timer::Candidate(key), at);
-        }
-    }
-
-    /// Arms the timers of what was created, unless more was heard of it in the same turn, as is usual in a burst.
-    pub(super) fn await_closes(&mut self) {
-        for key in std::mem::take(&mut self.links) {
-            if let Some(candidate) = self.candidates.get(&key)
-                && candidate.signal == Signal::Link
-                && candidate.asked.is_none()
-                && !candidate.queued
-            {
-                let at = candidate.hinted.after(CREATE_PATIENCE);
-                self.timers.set(Timer::Candidate(key), at);
-            }
         }
     }
 
@@ -390,6 +288,7 @@ impl Core {
         };
         if candidate.seen().map(|(version, _)| version) != Some(seen.0) {
             candidate.seen_at = now;
+            candidate.granted = None;
         }
         if let Some((before, _)) = candidate.seen()
             && (before.ino, before.btime_ns) == (seen.0.ino, seen.0.btime_ns)
@@ -454,12 +353,15 @@ impl Core {
             Held::NotAsked => Held::CannotAsk(0),
             lease => lease,
         };
-        let quiet = self.quiet(key, lease);
+        let patience = self.patience(key, lease);
         let Some(candidate) = self.candidates.get_mut(&key) else {
             return;
         };
-        let until = Self::quiet_until(candidate, quiet);
-        if !quiet.is_zero() && until > candidate.asked_at {
+        if lease == Held::Free {
+            candidate.granted.get_or_insert(now);
+        }
+        let until = patience.over_at(candidate);
+        if !patience.quiet.is_zero() && until > candidate.asked_at {
             candidate.waits = Waits::Quiet;
             // Over by now, perhaps; but nobody has looked since.
             self.timers.set(Timer::Candidate(key), until);
@@ -517,6 +419,7 @@ impl Core {
             .min(REFUSED_MAX);
         let first = candidate.refusals == 0;
         candidate.refusals = candidate.refusals.saturating_add(1);
+        candidate.granted = None;
         candidate.waits = waits;
         let (dir, name) = (candidate.dir, candidate.name.clone());
         self.timers.set(Timer::Candidate(key), now.after(wait));

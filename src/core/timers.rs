@@ -31,6 +31,8 @@ pub enum Timer {
     Bind(DirId),
     /// A missing root is to be looked for.
     Root(u32),
+    /// The export tables have not been read yet, or are to be read again.
+    Exports,
     /// A listing is due.
     Poll(u32),
     /// Remembered files may have become old.

@@ -1,9 +1,10 @@
 //! The watched directories: ids, names, parents, watch descriptors. Structure only; what to do about
 //! events and listings is `observe`'s.
 
-use super::ask::{Place, Version};
+use super::ask::{DirTimes, Place, Version};
 use super::files::FileKey;
 use super::ids::{AskId, DirId, MountId};
+use super::time::Mono;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How far a directory has come with its scout.
@@ -56,6 +57,14 @@ pub struct Dir {
     pub seen: u8,
     /// Failed attempts to read it in a row.
     pub failures: u8,
+    /// See [`Names`].
+    pub names_at: Option<Names>,
+    /// The listing that is wanted may be spared if its names have not moved.
+    pub sparing: bool,
+    /// The listing under way had something that could not be told.
+    pub flawed: bool,
+    /// When its listing under way was asked for.
+    pub bound_at: Mono,
     /// Number of the last event that was heard of it.
     pub heard: u64,
     /// Number of the last event that gave it its place.
@@ -64,6 +73,17 @@ pub struct Dir {
     pub asked_at: u64,
     /// The question on its way: answers to an older one are about a directory that had this id before.
     pub asked: AskId,
+}
+
+/// When the names in a directory changed last, by the clock of the filesystem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// Inode number, birth time and change time.
+    pub times: DirTimes,
+    /// Since when this is known.
+    pub since: Mono,
+    /// When it was asked for the listing that was complete, and after which any change would have moved the time.
+    pub listed: Option<Mono>,
 }
 
 /// A place where paths start: a root, or a mount point below it.
@@ -137,6 +157,10 @@ impl Tree {
                 mark: 0,
                 seen: 0,
                 failures: 0,
+                names_at: None,
+                sparing: false,
+                flawed: false,
+                bound_at: Mono(0),
                 heard: 0,
                 placed: 0,
                 asked_at: 0,

@@ -47,6 +47,10 @@ impl<T> Turns<T> {
         one
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.queues.values().map(VecDeque::len).sum()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.queues.is_empty()
     }

@@ -44,7 +44,8 @@ pub struct Mount {
     pub fstype: String,
     /// There may be writers that inotify and leases do not see (DESIGN, "Observe").
     pub remote_writers: bool,
-    /// Longest attribute cache time of its options in seconds (nfs(5) `acregmax`, `actimeo`); for others 0.
+    /// Longest attribute cache time of its options in seconds (nfs(5) `acregmax`, `acdirmax`, `actimeo`, `noac`; mount.cifs(8));
+    /// for others 0.
     pub attribute_cache_s: u32,
 }
 
@@ -150,8 +151,13 @@ pub enum Input {
     },
     /// The mount table, at start and whenever it changed.
     Mounts(Vec<Mount>),
-    /// A mount's scout has not answered for a while (`true`), or answers again.
+    /// A mount's scout has owed an answer for longer than any healthy mount takes (`true`), or answers again: too soon to
+    /// alarm anybody, and time not to count on it.
+    MountSlow(MountId, bool),
+    /// A mount's scout has not answered for `mount_silent` (`true`), or answers again.
     MountSilent(MountId, bool),
+    /// The same of the process that looks where a watch's root is (index in the plan).
+    RootSilent(u32, bool),
     /// Whether the journal has room (`false`: intake and dispatch pause).
     JournalRoom(bool),
     /// See [`Command`].
@@ -231,6 +237,8 @@ pub enum ScoutId {
     Mount(MountId),
     /// A resolver of its own for this watch (index in the plan), so that a path on a hung mount delays nothing else.
     Resolver(u32),
+    /// The one that reads the export tables, which may lie on a disk that hangs, too.
+    Exports,
 }
 
 /// A wish. The loop makes all records of a turn durable before it performs anything else.

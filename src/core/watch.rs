@@ -65,13 +65,19 @@ pub struct Watch {
     pub halted: BTreeSet<JobId>,
     /// Its workers.
     pub(super) posts: Vec<Post>,
+    /// What looks for its root does not answer.
+    pub root_silent: bool,
     /// Said already that the root is missing.
     pub said_missing: bool,
+    /// What was said last of who may write to it over NFS.
+    pub said_exported: Option<String>,
     /// Said already that leases cannot be asked.
     pub said_no_lease: bool,
     /// Said already that inotify watches have run out.
     pub said_no_watch: bool,
     /// How long the last scan took, in nanoseconds.
+    pub last_cost_ns: u64,
+    /// The same, or of the scan before if that took less.
     pub scan_cost_ns: u64,
     /// Versions that are remembered or owed, where a scan's end is waited for.
     pub sieve: Option<Sieve>,
@@ -108,9 +114,12 @@ impl Watch {
             next_start: Mono::default(),
             halted: BTreeSet::new(),
             posts: Vec::new(),
+            root_silent: false,
             said_missing: false,
+            said_exported: None,
             said_no_lease: false,
             said_no_watch: false,
+            last_cost_ns: 0,
             scan_cost_ns: 0,
             sieve: None,
             replaced: BTreeMap::new(),

@@ -4,7 +4,7 @@ use super::{
     DIRECTORY, Prober, STAT_MASK, below, directory_ident, fault, open_below, same_inode, self_path,
     stat_fd, stat_of,
 };
-use crate::core::ask::{Answer, Bound, Entry, Fault, Kind, Place, Stat, Version};
+use crate::core::ask::{Answer, Bound, DirTimes, Entry, Fault, Kind, Place, Stat, Version};
 use crate::core::mask;
 use crate::sys::file;
 use inotify::{WatchMask, Watches};
@@ -52,6 +52,21 @@ impl Prober {
         say(Answer::Listed(listed));
     }
 
+    /// Answers `Question::Moved`.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub fn moved(&mut self, place: &Place) -> Result<DirTimes, Fault> {
+        let dir = self.open_dir(place)?;
+        let raw = stat_fd(dir.as_fd()).map_err(fault)?;
+        let stat = stat_of(&raw);
+        Ok(DirTimes {
+            ino: stat.version.ino,
+            btime_ns: stat.version.btime_ns,
+            ctime_ns: stat.ctime_ns,
+        })
+    }
+
     fn open_dir(&mut self, place: &Place) -> Result<OwnedFd, Fault> {
         let base = self.base(place)?;
         open_below(base, &place.rel, DIRECTORY, below()).map_err(fault)
@@ -64,45 +79,60 @@ impl Prober {
         say: &mut dyn FnMut(Answer),
     ) -> Result<(), Fault> {
         let covered = self.covered(&place.path()).map_err(fault)?;
-        self.dents.resize(DENTS_BYTES, 0);
         let mut entries = Vec::new();
         let mut bytes = 0;
-        loop {
-            let filled = match file::getdents(dir, &mut self.dents) {
-                Ok(0) => break,
-                Ok(filled) => filled,
-                Err(Errno::EINTR) => continue,
-                Err(errno) => return Err(fault(errno)),
-            };
-            let mut rest = self.dents.get(..filled).unwrap_or_default();
-            while let Some(record) = Record::take(&mut rest)? {
-                let name = record.name.to_bytes();
-                if name == b"." || name == b".." {
-                    continue;
-                }
-                let stat = if covered.contains(name) {
-                    record.covered()
-                } else {
-                    match look(dir, record.name) {
-                        Err(libc::ENOENT) => continue,
-                        stat => stat,
+        let mut not_found = BTreeSet::new();
+        each(dir, &mut self.dents, &mut |record| {
+            let name = record.name.to_bytes();
+            let stat = if covered.contains(name) {
+                record.covered()
+            } else {
+                match look(dir, record.name) {
+                    Err(libc::ENOENT) => {
+                        not_found.insert(name.to_vec());
+                        return;
                     }
-                };
-                bytes += name.len() + ENTRY_BYTES;
-                entries.push(Entry {
-                    name: name.to_vec(),
-                    stat,
-                });
-                if bytes >= CHUNK_BYTES {
-                    say(Answer::Entries(std::mem::take(&mut entries)));
-                    bytes = 0;
+                    stat => stat,
                 }
+            };
+            bytes += name.len() + ENTRY_BYTES;
+            entries.push(Entry {
+                name: name.to_vec(),
+                stat,
+            });
+            if bytes >= CHUNK_BYTES {
+                say(Answer::Entries(std::mem::take(&mut entries)));
+                bytes = 0;
             }
+        })?;
+        if !not_found.is_empty() {
+            entries.extend(self.still_listed(place, &not_found)?);
         }
         if !entries.is_empty() {
             say(Answer::Entries(entries));
         }
         Ok(())
+    }
+
+    /// Names that were listed and not found, as far as another listing has them too. They have not vanished: an NFS client
+    /// goes on for up to `acdirmax` not to find a name that it once did not find, though it lists it (nfs(5)).
+    fn still_listed(
+        &mut self,
+        place: &Place,
+        names: &BTreeSet<Vec<u8>>,
+    ) -> Result<Vec<Entry>, Fault> {
+        let again = self.open_dir(place)?;
+        let mut entries = Vec::new();
+        each(again.as_fd(), &mut self.dents, &mut |record| {
+            let name = record.name.to_bytes();
+            if names.contains(name) {
+                entries.push(Entry {
+                    name: name.to_vec(),
+                    stat: look(again.as_fd(), record.name),
+                });
+            }
+        })?;
+        Ok(entries)
     }
 
     /// The names in the directory `path` that are mount points.
@@ -135,6 +165,30 @@ fn add_watch(watches: &mut Watches, dir: BorrowedFd<'_>) -> Result<i32, i32> {
     match watches.add(self_path(dir), mask) {
         Ok(wd) => Ok(wd.get_watch_descriptor_id()),
         Err(error) => Err(error.raw_os_error().unwrap_or(libc::EIO)),
+    }
+}
+
+/// Calls `take` with every record of an open directory but its own and its parent's.
+fn each(
+    dir: BorrowedFd<'_>,
+    dents: &mut Vec<u8>,
+    take: &mut dyn FnMut(&Record<'_>),
+) -> Result<(), Fault> {
+    dents.resize(DENTS_BYTES, 0);
+    loop {
+        let filled = match file::getdents(dir, dents) {
+            Ok(0) => return Ok(()),
+            Ok(filled) => filled,
+            Err(Errno::EINTR) => continue,
+            // ELOOP is about the listing here, which an NFS server repeats for ever, and not about a link.
+            Err(errno) => return Err(Fault::Here(errno as i32)),
+        };
+        let mut rest = dents.get(..filled).unwrap_or_default();
+        while let Some(record) = Record::take(&mut rest)? {
+            if !matches!(record.name.to_bytes(), b"." | b"..") {
+                take(&record);
+            }
+        }
     }
 }
 

@@ -2,12 +2,13 @@
 
 use super::Launcher;
 use super::wire;
-use crate::core::ask::{Answer, Disposal, Fault, Question};
+use crate::core::ask::{Answer, Disposal, Exports, Fault, Question};
 use crate::core::ids::AskId;
 use crate::core::time::Mono;
 use crate::core::{Input, ScoutId};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use nix::errno::Errno;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -29,6 +30,15 @@ const REPLACE_MAX: Duration = Duration::from_secs(600);
 
 /// Buffers above this are given back when they are empty.
 const KEPT_BYTES: usize = 16 * 1024;
+
+/// How long a scout may owe an answer and say nothing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Then it is slow.
+    pub(super) slow: Duration,
+    /// Then it is silent; after as long again it is replaced.
+    pub(super) silent: Duration,
+}
 
 /// A process, or one that is being made.
 #[derive(Debug)]
@@ -67,6 +77,8 @@ enum At {
 #[derive(Clone, Copy, Debug)]
 enum Wants {
     Resolved,
+    Exports,
+    Moved,
     Bound,
     /// The directory is bound: its listing.
     Listed,
@@ -101,6 +113,7 @@ pub(super) struct Lane {
     /// Questions that are asked one at a time, so that it is known which one a scout dies of.
     careful: usize,
     heard: Mono,
+    slow: bool,
     silent: bool,
     replace_at: Mono,
     replace_wait: Duration,
@@ -120,6 +133,7 @@ impl Lane {
             waiting: 0,
             careful: 0,
             heard: Mono(0),
+            slow: false,
             silent: false,
             replace_at: Mono(0),
             replace_wait: Duration::ZERO,
@@ -134,6 +148,8 @@ impl Lane {
         let mut frame = Vec::with_capacity(512);
         let wants = match question {
             Question::Resolve { .. } => Wants::Resolved,
+            Question::Exports => Wants::Exports,
+            Question::Moved { .. } => Wants::Moved,
             Question::Bind { .. } => Wants::Bound,
             Question::Probe { .. } => Wants::Probed,
             Question::Dispose { .. } => Wants::Disposed,
@@ -162,9 +178,9 @@ impl Lane {
         self.link.as_ref()?.life.pid
     }
 
-    /// A resolver with nothing left to answer.
+    /// One that lives for its answers, with nothing left to answer.
     pub(super) fn is_served(&self) -> bool {
-        matches!(self.id, ScoutId::Resolver(_)) && self.asked.is_empty()
+        !matches!(self.id, ScoutId::Mount(_)) && self.asked.is_empty()
     }
 
     pub(super) fn has_output(&self) -> bool {
@@ -362,10 +378,17 @@ impl Lane {
     }
 
     fn speaks(&mut self, out: &mut Vec<Input>) {
-        if std::mem::take(&mut self.silent)
-            && let ScoutId::Mount(mount) = self.id
-        {
-            out.push(Input::MountSilent(mount, false));
+        let slow = std::mem::take(&mut self.slow);
+        let silent = std::mem::take(&mut self.silent);
+        match self.id {
+            ScoutId::Mount(mount) => {
+                out.extend(slow.then_some(Input::MountSlow(mount, false)));
+                out.extend(silent.then_some(Input::MountSilent(mount, false)));
+            }
+            ScoutId::Resolver(watch) => {
+                out.extend(silent.then_some(Input::RootSilent(watch, false)));
+            }
+            ScoutId::Exports => {}
         }
     }
 
@@ -440,39 +463,44 @@ impl Lane {
     }
 
     /// When something is due.
-    pub(super) fn deadline(&self, silent_after: Duration) -> Option<Mono> {
+    pub(super) fn deadline(&self, limits: Limits) -> Option<Mono> {
         if self.link.is_none() {
             return self.waits().then(|| self.start_at.unwrap_or(Mono(0)));
         }
         if self.waiting == 0 {
             return None;
         }
+        if !self.slow {
+            return Some(self.heard.after(limits.slow.min(limits.silent)));
+        }
         if !self.silent {
-            return Some(self.heard.after(silent_after));
+            return Some(self.heard.after(limits.silent));
         }
         (self.abandoned.len() < ABANDONED_MAX).then_some(self.replace_at)
     }
 
-    /// Something is due: says that the scout is silent. True if it is to be given up.
-    pub(super) fn overdue(
-        &mut self,
-        now: Mono,
-        silent_after: Duration,
-        out: &mut Vec<Input>,
-    ) -> bool {
-        if self.link.is_none()
-            || self
-                .silence(now)
-                .is_none_or(|silence| silence < silent_after)
+    /// Something is due: says that the scout is slow, or silent. True if it is to be given up.
+    pub(super) fn overdue(&mut self, now: Mono, limits: Limits, out: &mut Vec<Input>) -> bool {
+        let Some(silence) = self.silence(now).filter(|_| self.link.is_some()) else {
+            return false;
+        };
+        if silence >= limits.slow.min(limits.silent)
+            && !std::mem::replace(&mut self.slow, true)
+            && let ScoutId::Mount(mount) = self.id
         {
+            out.push(Input::MountSlow(mount, true));
+        }
+        if silence < limits.silent {
             return false;
         }
         if !self.silent {
             self.silent = true;
-            self.replace_wait = silent_after;
+            self.replace_wait = limits.silent;
             self.replace_at = now.after(self.replace_wait);
-            if let ScoutId::Mount(mount) = self.id {
-                out.push(Input::MountSilent(mount, true));
+            match self.id {
+                ScoutId::Mount(mount) => out.push(Input::MountSilent(mount, true)),
+                ScoutId::Resolver(watch) => out.push(Input::RootSilent(watch, true)),
+                ScoutId::Exports => {}
             }
             return false;
         }
@@ -574,6 +602,11 @@ impl Wants {
         let (Fault::Base(errno) | Fault::Here(errno) | Fault::Crossed(errno)) = fault;
         match self {
             Wants::Resolved => Answer::Resolved(Err(errno)),
+            Wants::Exports => Answer::Exports(Exports {
+                trees: Err(Errno::from_raw(errno).desc().to_owned()),
+                wds: Vec::new(),
+            }),
+            Wants::Moved => Answer::Moved(Err(fault)),
             Wants::Bound => Answer::Bound(Err(fault)),
             Wants::Listed => Answer::Listed(Err(fault)),
             Wants::Probed => Answer::Probed(Err(fault)),

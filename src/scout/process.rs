@@ -5,12 +5,14 @@
 //! That process reports on a pipe, and dies with its scout, so that no two ever work on one file.
 
 use super::wire::{self, Malformed};
-use crate::core::ask::{Act, Answer, Disposal, Question};
+use crate::core::ask::{Act, Answer, Disposal, Exports, Question};
 use crate::core::ids::AskId;
+use crate::core::mask;
+use crate::exports::{self, Tables};
 use crate::mover::{Ended, Failure, Mover, Order};
 use crate::probe::{Prober, Wanted, resolve};
 use crate::sys::process::{self, Fork};
-use inotify::{Inotify, Watches};
+use inotify::{Inotify, WatchMask, Watches};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -128,8 +130,9 @@ impl Scout {
             self.answer_inbox()?;
             self.send_away()?;
             self.release()?;
-            self.flush()?;
+            // Before the last answer: whoever has it may unmount.
             self.prober.rest();
+            self.flush()?;
             if self.inbox.is_empty() {
                 self.inbox = Vec::new();
             }
@@ -245,6 +248,10 @@ impl Scout {
                 let facts = self.prober.probe(place, wanted);
                 say(&mut self.outbox, ask, Some(Answer::Probed(facts)));
             }
+            Question::Moved { place } => {
+                let times = self.prober.moved(place);
+                say(&mut self.outbox, ask, Some(Answer::Moved(times)));
+            }
             Question::Bind { place, watch } => {
                 let watches = watch.then_some(&mut self.watches);
                 let (socket, outbox) = (self.socket.as_fd(), &mut self.outbox);
@@ -256,6 +263,16 @@ impl Scout {
                     }
                 });
                 written?;
+            }
+            Question::Exports => {
+                let tables = Tables::default();
+                // First, so that no change after this goes unheard.
+                let wds = hear_of(&tables, &mut self.watches);
+                let exports = Exports {
+                    wds,
+                    ..exports::survey(&tables)
+                };
+                say(&mut self.outbox, ask, Some(Answer::Exports(exports)));
             }
             Question::Dispose { .. } => self.dispose(ask, question),
         }
@@ -333,6 +350,17 @@ impl Scout {
         }
         Ok(())
     }
+}
+
+/// Watches the directories where the export tables are. One that is not there, or that cannot be watched, is heard of by
+/// SIGHUP alone.
+fn hear_of(tables: &Tables, watches: &mut Watches) -> Vec<i32> {
+    let mask = WatchMask::from_bits_truncate(mask::WATCHED);
+    let added = tables
+        .directories()
+        .into_iter()
+        .filter_map(|dir| watches.add(dir, mask).ok());
+    added.map(|wd| wd.get_watch_descriptor_id()).collect()
 }
 
 fn failed(errno: i32, step: &str) -> Disposal {

@@ -184,8 +184,14 @@ impl Bed {
     }
 
     pub fn spawn_with(&self, args: &[&OsStr], env: &[(&str, &str)]) -> Daemon {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_settled"))
-            .args(args)
+        let mut command = Command::new(env!("CARGO_BIN_EXE_settled"));
+        command.args(args);
+        self.spawn_command(command, env)
+    }
+
+    /// The built program by way of another one.
+    pub fn spawn_command(&self, mut command: Command, env: &[(&str, &str)]) -> Daemon {
+        let mut child = command
             .envs(env.iter().copied())
             .env_remove("NOTIFY_SOCKET")
             .env_remove("JOURNAL_STREAM")

@@ -14,6 +14,8 @@ mod claims;
 mod crash;
 mod deliver;
 mod dispatch_breaks;
+mod exported;
+mod hung;
 mod keys;
 mod ladder;
 mod operate;

@@ -53,6 +53,8 @@ pub struct Inode {
     pub unheard: bool,
     pub unreadable: bool,
     pub entries: BTreeMap<Vec<u8>, Dent>,
+    /// When they changed last, by a clock that ticks every two seconds.
+    pub names_at: i64,
     pub parent: Option<Uid>,
     pub wd: Option<i32>,
     pub dead: bool,
@@ -86,6 +88,10 @@ pub struct Fs {
     pub cache_s: u32,
     /// Leases: 0 can be asked, else the errno.
     pub lease_errno: i32,
+    /// Listings may be spared where the names have not moved.
+    pub sparing: bool,
+    /// Exported over NFS from here on down, by this machine.
+    pub exported: Option<Vec<u8>>,
 }
 
 /// Content that has a name, and an inode that has it.
@@ -138,6 +144,9 @@ pub struct Disk {
     pub moving: bool,
     /// What happens now happens on another machine: no events.
     pub mute: bool,
+    /// What happens now is done by the NFS server of this machine for a client: no lease sees who writes, and closes come
+    /// when they like.
+    pub served: bool,
     /// Something was written that no event tells of: through another link than the watched one.
     pub unheard: bool,
 }
@@ -165,6 +174,7 @@ impl Disk {
             loses: 0,
             moving: false,
             mute: false,
+            served: false,
             unheard: false,
         }
     }
@@ -179,6 +189,8 @@ impl Disk {
             remote,
             cache_s,
             lease_errno,
+            sparing: false,
+            exported: None,
         });
         let root = self.new_inode(fs, true);
         self.fss[fs].root = root;
@@ -226,6 +238,7 @@ impl Disk {
             unheard: false,
             unreadable: false,
             entries: BTreeMap::new(),
+            names_at: 0,
             parent: None,
             wd: None,
             dead: false,
@@ -384,6 +397,11 @@ impl Disk {
 
     // ---- names ----
 
+    fn names_change(&mut self, dir: Uid) {
+        let tick = self.mono - self.mono % 2_000_000_000;
+        self.inodes[dir].names_at = self.inodes[dir].names_at.max(tick as i64);
+    }
+
     fn put_name(&mut self, dir: Uid, name: &[u8], inode: Uid) -> Dent {
         let dent = self.names.len();
         self.names.push(Name {
@@ -393,6 +411,7 @@ impl Disk {
             alive: true,
         });
         self.inodes[dir].entries.insert(name.to_vec(), dent);
+        self.names_change(dir);
         if self.inodes[inode].dir {
             self.inodes[inode].parent = Some(dir);
         }
@@ -403,6 +422,7 @@ impl Disk {
 
     fn drop_name(&mut self, dir: Uid, name: &[u8]) -> Option<Uid> {
         let dent = self.inodes[dir].entries.remove(name)?;
+        self.names_change(dir);
         self.names[dent].alive = false;
         let stamp = self.stamp();
         self.inodes[dir].mtime = stamp;
@@ -545,6 +565,8 @@ impl Disk {
         }
         let old_dent = self.inodes[from].entries.get(name).copied().ok_or(ENOENT)?;
         self.inodes[from].entries.remove(name);
+        self.names_change(from);
+        self.names_change(to);
         // The dentry moves along: whoever has it open is heard under the new name.
         self.names[old_dent].parent = to;
         self.names[old_dent].name = to_name.to_vec();
@@ -608,7 +630,7 @@ impl Disk {
         if self.inodes[dir].dead {
             return Err(ENOENT);
         }
-        let remote = self.mute;
+        let remote = self.mute || self.served;
         match self.inodes[dir].entries.get(name).copied() {
             Some(dent) => {
                 let uid = self.names[dent].inode;
@@ -670,6 +692,19 @@ impl Disk {
         self.inodes[uid].size += bytes;
         self.opens[handle].wrote = true;
         self.changed(uid);
+        if self.served && bytes.is_multiple_of(2) {
+            // The server closes what it holds, and the client goes on.
+            self.tell_close(handle);
+        }
+    }
+
+    fn tell_close(&mut self, handle: Handle) {
+        if let Some(dent) = self.opens[handle].dent
+            && self.names[dent].alive
+        {
+            let Name { parent, name, .. } = self.names[dent].clone();
+            self.tell(parent, mask::CLOSE_WRITE, 0, &name);
+        }
     }
 
     /// utimensat(2) with an old time: content new, size and mtime as before.
@@ -706,6 +741,10 @@ impl Disk {
         self.inodes[inode].opens -= 1;
         if remote {
             self.inodes[inode].remote_writers -= 1;
+            if self.served {
+                // Sooner or later it closes what it holds for the last time.
+                self.tell_close(handle);
+            }
         } else {
             self.inodes[inode].writers -= 1;
             match (dent, tmp_dir) {

@@ -38,7 +38,7 @@ impl World {
         }
         self.inbox_ask.insert(ask, scout);
         let entry = self.scouts.entry(scout).or_default();
-        let lists = matches!(question, Question::Bind { .. });
+        let lists = matches!(question, Question::Bind { .. } | Question::Moved { .. });
         entry.tasks.push_back(Task::new(ask, question));
         // The looks of running jobs come on top.
         let (what, most) = if lists {
@@ -47,10 +47,10 @@ impl World {
             ("looks", 560)
         };
         let kind = |task: &&Task| match task.question {
-            Question::Bind { .. } => lists,
+            Question::Bind { .. } | Question::Moved { .. } => lists,
             Question::Probe { .. } => !lists,
             // One for each file that waits for it.
-            Question::Dispose { .. } | Question::Resolve { .. } => false,
+            Question::Dispose { .. } | Question::Resolve { .. } | Question::Exports => false,
         };
         if entry.tasks.len() > most && entry.tasks.iter().filter(kind).count() > most {
             self.oracle.broken(

@@ -126,6 +126,8 @@ fn lease_of(disk: &Disk, uid: Uid) -> Held {
 /// Does the next step of `task`.
 pub fn step(task: &mut Task, disk: &mut Disk, rng: &mut Rng, aliases: &Aliases) -> Step {
     match &task.question {
+        Question::Moved { place } => one(Answer::Moved(moved(disk, place))),
+        Question::Exports => one(Answer::Exports(exports(disk))),
         Question::Resolve { path } => one(Answer::Resolved(resolve(disk, path, aliases))),
         Question::Probe {
             place,
@@ -182,6 +184,34 @@ fn resolve(disk: &Disk, path: &[u8], aliases: &Aliases) -> Result<Resolved, i32>
         mount: MountId(disk.fss[inode.fs].mount),
         ident: disk.version(uid),
     })
+}
+
+fn moved(disk: &Disk, place: &Place) -> Result<DirTimes, Fault> {
+    let uid = find(disk, place)?;
+    let inode = &disk.inodes[uid];
+    if inode.unreadable {
+        return Err(Fault::Here(EACCES));
+    }
+    Ok(DirTimes {
+        ino: inode.ino,
+        btime_ns: inode.btime,
+        ctime_ns: inode.names_at,
+    })
+}
+
+fn exports(disk: &Disk) -> Exports {
+    let trees = disk.fss.iter().filter_map(|fs| {
+        Some(ExportedTree {
+            mount: MountId(fs.mount),
+            path: fs.exported.clone()?,
+            export: fs.exported.clone()?,
+            why: "a client".into(),
+        })
+    });
+    Exports {
+        trees: Ok(trees.collect()),
+        wds: Vec::new(),
+    }
 }
 
 fn probe(disk: &Disk, place: &Place, lock: bool, flock: bool, lease: bool) -> Result<Facts, Fault> {

@@ -93,6 +93,8 @@ fn watch(rng: &mut Rng, name: &str, path: &[u8]) -> WatchPlan {
     ]);
     plan.poll = Duration::from_secs(*rng.pick(&[2, 5, 10]));
     plan.existing = *rng.pick(&[Existing::Run, Existing::Run, Existing::Skip]);
+    // See `exporting`.
+    plan.exported = Some(false);
     plan.flock = rng.chance(1, 4);
     plan.on_ctime = if rng.chance(1, 6) {
         OnCtime::Run
@@ -173,6 +175,29 @@ fn dispatching(rng: &mut Rng, plan: &mut WatchPlan) {
     }
     if rng.chance(1, 2) {
         plan.orphans = Orphans::Kill;
+    }
+}
+
+/// This machine serves a part of its disk over NFS, and says so in its table or in the configuration.
+fn exporting(
+    rng: &mut Rng,
+    disk: &mut Disk,
+    plans: &mut [WatchPlan],
+    covers: &mut [Covers],
+    writers: &mut [Writer],
+) {
+    let exported = rng.chance(3, 4);
+    disk.fss[0].exported = exported.then(|| b"/srv".to_vec());
+    for (plan, cover) in plans.iter_mut().zip(covers) {
+        plan.exported = if exported {
+            *rng.pick(&[None, None, Some(true)])
+        } else {
+            None
+        };
+        cover.plan.exported = plan.exported;
+    }
+    for writer in writers {
+        writer.served = exported && rng.chance(2, 3);
     }
 }
 
@@ -452,6 +477,11 @@ pub fn draw(seed: u64) -> Setup {
     let mut dropping = Rng::new(seed ^ 0x00D2_09B0);
     if dropping.chance(1, 16) {
         writers.push(Writer::new(drop_box(&mut dropping, &stage), false));
+    }
+    let mut nfs = Rng::new(seed ^ 0x0E_F5);
+    disk.fss[1].sparing = remote && nfs.chance(1, 2);
+    if !far && nfs.chance(1, 10) {
+        exporting(&mut nfs, &mut disk, &mut plans, &mut covers, &mut writers);
     }
     let plain = covers.len() == 1 && !stage.dir_ops && !stage.root_ops;
     let stays = root_exists && !stage.dir_ops && !stage.root_ops;

@@ -72,6 +72,8 @@ pub fn bits(mask: u32) -> String {
 pub fn question_words(question: &Question) -> String {
     match question {
         Question::Resolve { path } => format!("resolve {}", show(path)),
+        Question::Moved { place } => format!("moved {}", show(&place.path())),
+        Question::Exports => "what is exported".into(),
         Question::Bind { place, watch } => format!("bind {} watch {watch}", show(&place.path())),
         Question::Probe {
             place, lock, lease, ..

@@ -442,7 +442,7 @@ impl World {
             .map(|fs| Mount {
                 id: MountId(fs.mount),
                 point: fs.point.clone(),
-                fstype: "sim".into(),
+                fstype: if fs.sparing { "nfs4" } else { "sim" }.into(),
                 remote_writers: fs.remote,
                 attribute_cache_s: fs.cache_s,
             })

@@ -45,6 +45,8 @@ pub struct Writer {
     map: Option<Handle>,
     /// On another machine.
     pub remote: bool,
+    /// On a client of this machine's NFS server.
+    pub served: bool,
 }
 
 impl Writer {
@@ -54,6 +56,7 @@ impl Writer {
             handle: None,
             map: None,
             remote,
+            served: false,
         }
     }
 
@@ -63,9 +66,9 @@ impl Writer {
             match self.ops.pop_front() {
                 Some(Op::Pause(ns)) => return Some(ns),
                 Some(op) => {
-                    disk.mute = self.remote;
+                    (disk.mute, disk.served) = (self.remote, self.served);
                     let result = self.one(&op, disk);
-                    disk.mute = false;
+                    (disk.mute, disk.served) = (false, false);
                     story!(
                         disk.mono,
                         "writer {id}: {}{}",
@@ -77,13 +80,13 @@ impl Writer {
                     );
                 }
                 None => {
-                    disk.mute = self.remote;
+                    (disk.mute, disk.served) = (self.remote, self.served);
                     for handle in self.handle.take().into_iter().chain(self.map.take()) {
                         self.unlock(disk, handle);
                         disk.close(handle);
                         story!(disk.mono, "writer {id}: closes what it left open");
                     }
-                    disk.mute = false;
+                    (disk.mute, disk.served) = (false, false);
                     return None;
                 }
             }

@@ -33,7 +33,7 @@ pub const ALL: &[Mutant] = &[
     },
     Mutant {
         name: "forget the quiet timer",
-        file: "src/core/settle.rs",
+        file: "src/core/quiet.rs",
         old: r##"        if at <= now {
             self.queue_probe(key);
         } else {
@@ -48,8 +48,8 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "no quiet time",
         file: "src/core/settle.rs",
-        old: r##"if !quiet.is_zero() && until > candidate.asked_at {"##,
-        new: r##"if !MUTANT && !quiet.is_zero() && until > candidate.asked_at {"##,
+        old: r##"if !patience.quiet.is_zero() && until > candidate.asked_at {"##,
+        new: r##"if !MUTANT && !patience.quiet.is_zero() && until > candidate.asked_at {"##,
     },
     Mutant {
         name: "ignore the lease's answer",
@@ -209,9 +209,15 @@ pub const ALL: &[Mutant] = &[
     },
     Mutant {
         name: "the mount's attribute cache is forgotten",
-        file: "src/core/settle.rs",
-        old: r##"QUIET_WITHOUT_LEASE.max(Duration::from_secs(cache.into()))"##,
-        new: r##"QUIET_WITHOUT_LEASE.max(Duration::from_secs(if MUTANT { 0 } else { cache.into() }))"##,
+        file: "src/core/quiet.rs",
+        old: r##"quiet.max(Duration::from_secs(cache.into()))"##,
+        new: r##"quiet.max(Duration::from_secs(if MUTANT { 0 } else { cache.into() }))"##,
+    },
+    Mutant {
+        name: "what NFS clients write to settles as quickly as anything else",
+        file: "src/core/quiet.rs",
+        old: r##"            (None, ..) if exported => QUIET_EXPORTED,"##,
+        new: r##"            (None, ..) if exported && !MUTANT => QUIET_EXPORTED,"##,
     },
     Mutant {
         name: "ignore the flock's answer",

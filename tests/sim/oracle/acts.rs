@@ -201,11 +201,15 @@ impl Oracle {
             let text = format!("{} writers have it open", truth.writers);
             return Some((Rule::NoWriter, text));
         }
+        // Who writes over NFS is seen by no lease, and may be silent for half a minute.
+        let exported = plan.exported != Some(false) && fs.exported.is_some();
+        let cache = u64::from(fs.cache_s) * 1_000_000_000;
         let quiet = match plan.settle {
-            Some(quiet) => quiet.as_nanos() as u64,
+            Some(quiet) => (quiet.as_nanos() as u64).max(cache),
+            None if exported => 40_000_000_000.max(cache),
             None if lease && (truth.unheard || truth.placed >= truth.changed) => 0,
             None if lease => 1_000_000_000,
-            None => 5_000_000_000.max(u64::from(fs.cache_s) * 1_000_000_000),
+            None => 5_000_000_000.max(cache),
         };
         let since = truth.at - truth.changed;
         if since < quiet && !truth.disguised {
