@@ -248,12 +248,12 @@ pub const ALL: &[Mutant] = &[
         old: r##"                    Err(fault) => self.bind_failed(dir, fault),
                 }
             }
-            (Asked::Probe"##,
+            (Asked::Moved"##,
         new: r##"                    Err(_) if MUTANT => self.listed(dir),
                     Err(fault) => self.bind_failed(dir, fault),
                 }
             }
-            (Asked::Probe"##,
+            (Asked::Moved"##,
     },
     Mutant {
         name: "a directory that is gone stays watched",
