@@ -4,6 +4,7 @@
 use crate::bed::{Bed, Daemon, until};
 use crate::kit::{self, put, wait_concluded};
 use std::fs;
+use std::process::Command;
 
 fn queue(bed: &Bed) -> Daemon {
     let shipped = fs::read_to_string(kit::example("triggers.toml")).expect("the shipped file");
@@ -29,16 +30,18 @@ fn triggers_run_one_after_another_and_are_removed() {
     const TRIGGERS: usize = 20;
     let bed = Bed::new();
     let mut daemon = queue(&bed);
-    for number in 0..TRIGGERS {
-        let script = format!("echo begin {number}; sleep 0.02; echo end {number} >&2\n");
-        fs::write(bed.inside(format!("t{number}")), script).expect("a file");
-        // As writers do: it is a trigger when it has moved to its name.
-        fs::rename(
-            bed.inside(format!("t{number}")),
-            bed.inside(format!("t{number}.trigger")),
-        )
-        .expect("a rename");
-    }
+    // By a process of its own: what another test forks from this one meanwhile has its files open for writing, too,
+    // until it executes its program, and such a trigger settles later than the next.
+    let writer = format!(
+        "n=0; while [ $n -lt {TRIGGERS} ]; do \
+         echo \"echo begin $n; sleep 0.02; echo end $n >&2\" > t$n && mv t$n t$n.trigger || exit; n=$((n + 1)); done"
+    );
+    let written = Command::new("sh")
+        .args(["-c", &writer])
+        .current_dir(bed.path("in"))
+        .status();
+    // As writers do: it is a trigger when it has moved to its name.
+    assert!(written.expect("sh").success());
     wait_concluded(&bed, TRIGGERS);
     until("all are removed", || {
         fs::read_dir(bed.path("in")).expect("the directory").count() == 0
