@@ -53,7 +53,7 @@ pub const ALL: &[Mutant] = &[
         old: r##"            watch.queue.hold(id, &key);
 "##,
         new: r##"            if MUTANT {
-                watch.queue.remove(&super::queue::Rank { job: id, ..Default::default() }, &key);
+                watch.queue.remove(&super::queue::Rank::new(false, Box::default(), id), &key);
             } else {
                 watch.queue.hold(id, &key);
             }
