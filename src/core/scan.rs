@@ -166,7 +166,6 @@ impl Core {
             return;
         };
         let again = std::mem::replace(&mut node.bound, true);
-        node.failures = 0;
         match bound.wd {
             Some(Ok(wd)) if self.dead_wds.contains(&wd) => {
                 // Another user of it has heard its end before this answer came.
@@ -192,10 +191,6 @@ impl Core {
                 self.no_watch(watch, dir, errno);
             }
             None => {}
-        }
-        if self.tree.set_deaf(dir, false) {
-            // What was missed elsewhere meanwhile may be here.
-            self.start_scan(watch);
         }
         self.identify(dir, &bound.ident);
         self.redo_disposals_in(dir, !again);
@@ -483,9 +478,10 @@ impl Core {
 
     /// A listing is complete: what it did not show is missing.
     pub(super) fn listed(&mut self, dir: DirId) {
-        let Some(node) = self.tree.get(dir) else {
+        let Some(node) = self.tree.get_mut(dir) else {
             return;
         };
+        node.failures = 0;
         let (watch, mark, displaced) = (node.watch, node.mark, node.displaced);
         let mut missing = self.files.unmarked(dir, mark);
         missing.extend(self.unmarked_jobs(dir, mark));
@@ -499,6 +495,10 @@ impl Core {
         if displaced.is_some() {
             self.listed_displaced(dir, &missing, &gone_dirs);
             self.redo_disposals_in(dir, true);
+        }
+        if self.tree.set_deaf(dir, false) {
+            // What was missed elsewhere meanwhile may be here. To have opened it is not enough: its listing may fail each time.
+            self.start_scan(watch);
         }
         let later = self.polls(watch) || self.tree.any_deaf(watch);
         let scan = self
