@@ -195,9 +195,12 @@ impl House {
     /// Lets the core do what it wants to do within the time.
     pub fn pass(&mut self, time: Duration) {
         let end = self.mono.after(time);
+        let mut turns = 0;
         while let Some(at) = self.core.deadline().filter(|at| *at <= end) {
             self.mono = self.mono.max(at);
             self.turn();
+            turns += 1;
+            assert!(turns < 100_000, "it never comes to rest");
         }
         self.mono = self.mono.max(end);
     }
@@ -234,7 +237,8 @@ impl House {
     }
 
     fn turn(&mut self) {
-        loop {
+        for round in 0.. {
+            assert!(round < 1000, "a turn has no end");
             let now = self.now();
             self.core.due(now);
             for effect in self.core.effects() {
