@@ -67,7 +67,7 @@ impl Bed {
     fn with(more: &str, records: Vec<Record>) -> Bed {
         let temp = tempfile::tempdir().unwrap();
         let file = temp.path().join("settled.toml");
-        let text = "[watch.in]\npath = \"/srv/in\"\nrecursive = true\nrun = [\"true\"]\ndone = \"delete\"\n";
+        let text = "[watch.in]\npath = \"/srv/in\"\nrecursive = true\nexported = false\nrun = [\"true\"]\ndone = \"delete\"\n";
         fs::write(&file, text.to_owned() + more).unwrap();
         let mut core = Core::new(settled::config::load(&file).unwrap(), 7);
         for record in records {

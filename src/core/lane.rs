@@ -165,17 +165,18 @@ impl Core {
 
     /// How many files may be looked at at a time for a watch. What settles and is handed to a worker at once is looked at
     /// once; what has to wait for its place there is looked at twice: as many as its workers take, while nothing waits.
-    /// Where the order of what is ready is not that of settling, as much as possible is to be ready.
+    /// Where the order of what is ready is not that of settling, as much as possible is to be ready: as many as the lane has
+    /// room for.
     fn probes_of_use(&self, watch: u32) -> usize {
         let Some(state) = self.watches.get(watch as usize) else {
-            return PROBES_MAX;
+            return usize::MAX;
         };
         let at_once = matches!(state.plan.action, Action::Worker(_))
             && state.plan.order == Order::Arrival
             && state.plan.batch.is_none()
             && !state.queue.is_keyed();
         if !at_once {
-            return PROBES_MAX;
+            return usize::MAX;
         }
         let (room, all) = self.room_at_workers(state);
         match state.queue.len() <= room {

@@ -105,32 +105,17 @@ impl Random {
                 not_before: Wall(self.next() as i64),
                 output: self.bytes(300),
             },
-            7 => Record::Concluded {
-                job,
-                outcome: match self.below(5) {
-                    0 => Outcome::Done,
-                    1 => Outcome::Dead,
-                    2 => Outcome::Superseded,
-                    3 => Outcome::Gone,
-                    _ => Outcome::Held,
-                },
-                end: match self.below(3) {
-                    0 => None,
-                    _ => Some(self.end()),
-                },
-                disposal: match self.below(4) {
+            7 => {
+                let disposal = match self.below(3) {
                     0 => Disposal::Keep,
                     1 => Disposal::Delete,
-                    2 => Disposal::Mark,
                     _ => Disposal::Move {
                         dir: self.bytes(300),
                         rel: self.bytes(300),
                     },
-                },
-                version: self.version(),
-                ctime_ns: self.next() as i64,
-                output: self.bytes(300),
-            },
+                };
+                self.concluded(job, disposal)
+            }
             8 => Record::Retarget {
                 job,
                 rel: self.bytes(300),
@@ -168,11 +153,34 @@ impl Random {
                 job: JobId(self.next()),
                 key: self.bytes(40),
             },
-            _ => Record::Started {
+            15 => Record::Started {
                 job,
                 attempt: self.next() as u32,
                 slot: 1 + self.below(1000) as u32,
             },
+            // A kind of its own.
+            _ => self.concluded(job, Disposal::Mark),
+        }
+    }
+
+    fn concluded(&mut self, job: JobId, disposal: Disposal) -> Record {
+        Record::Concluded {
+            job,
+            outcome: match self.below(5) {
+                0 => Outcome::Done,
+                1 => Outcome::Dead,
+                2 => Outcome::Superseded,
+                3 => Outcome::Gone,
+                _ => Outcome::Held,
+            },
+            end: match self.below(3) {
+                0 => None,
+                _ => Some(self.end()),
+            },
+            disposal,
+            version: self.version(),
+            ctime_ns: self.next() as i64,
+            output: self.bytes(300),
         }
     }
 
@@ -183,7 +191,7 @@ impl Random {
 }
 
 /// How many kinds of records there are.
-pub const KINDS: usize = 16;
+pub const KINDS: usize = 17;
 
 /// The record that the tests count with.
 pub fn numbered(n: u64) -> Record {
