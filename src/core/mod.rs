@@ -32,6 +32,7 @@ mod claims;
 mod compare;
 mod deliver;
 mod dispose;
+mod doubts;
 mod ends;
 mod exported;
 mod halt;

@@ -1,6 +1,7 @@
 //! A set of versions that may say yes too often and never no: small and quick for a million files.
 
 use super::Core;
+use super::doubts::Doubts;
 use super::files::{FileKey, version_digest};
 use super::ids::JobId;
 use super::settle::Waits;
@@ -10,16 +11,22 @@ use std::time::Duration;
 /// Bits for each version: with four probes one in some four hundred strangers is taken for a member.
 const BITS: usize = 16;
 const PROBES: u32 = 4;
+/// Members for which there is room at least.
+const MEMBERS_MIN: usize = 1024;
 /// Files and jobs that are added in one turn, at most: well below a millisecond each. A job's version has to be hashed.
-const FILES_MAX: usize = 20_000;
-const JOBS_MAX: usize = 1_000;
+pub(super) const FILES_MAX: usize = 20_000;
+pub(super) const JOBS_MAX: usize = 1_000;
 /// Between such turns.
-const PAUSE: Duration = Duration::from_millis(1);
+pub(super) const PAUSE: Duration = Duration::from_millis(1);
 
 /// The set. It grows only; what no longer belongs to it goes when it is made anew.
 #[derive(Debug)]
 pub struct Sieve {
     words: Vec<u64>,
+    /// For how many more there is room before it says yes too often.
+    room: usize,
+    /// What it said yes to wrongly, perhaps.
+    pub(super) doubts: Doubts,
     /// The first file that is not added yet, if there is one; what becomes known meanwhile is added at once.
     files: Option<FileKey>,
     /// The same of jobs.
@@ -29,9 +36,11 @@ pub struct Sieve {
 impl Sieve {
     /// An empty one, made for `members`.
     pub fn new(members: usize) -> Sieve {
-        let bits = (members.max(64) * BITS).next_power_of_two();
+        let bits = (members.max(MEMBERS_MIN) * BITS).next_power_of_two();
         Sieve {
             words: vec![0; bits / 64],
+            room: bits / BITS,
+            doubts: Doubts::default(),
             files: Some(FileKey::FIRST),
             jobs: Some(JobId(0)),
         }
@@ -49,6 +58,8 @@ impl Sieve {
 
     /// Adds a version.
     pub fn insert(&mut self, version: u64) {
+        self.room = self.room.saturating_sub(1);
+        self.doubts.is_known(version);
         for (word, bit) in self.places(version) {
             if let Some(word) = self.words.get_mut(word) {
                 *word |= bit;
@@ -75,8 +86,12 @@ impl Core {
         let Some(state) = self.watches.get_mut(watch as usize) else {
             return false;
         };
+        if state.sieve.as_ref().is_some_and(|sieve| sieve.room == 0) {
+            // Made anew for as many as there are now, and half as many again.
+            state.sieve = None;
+        }
         if state.sieve.is_none() {
-            let mut sieve = Sieve::new(members + state.replaced.len());
+            let mut sieve = Sieve::new(members + members / 2 + state.replaced.len());
             // What the scan's end is to find again, though others have come under its names.
             for version in state.replaced.keys() {
                 sieve.insert(*version);
@@ -84,10 +99,21 @@ impl Core {
             state.sieve = Some(sieve);
             self.fill_sieve(watch);
         }
-        let state = self.watches.get(watch as usize);
-        state
-            .and_then(|state| state.sieve.as_ref())
-            .is_some_and(|sieve| sieve.fills() || sieve.may_hold(version))
+        let sieve = self.watches.get_mut(watch as usize);
+        let Some(sieve) = sieve.and_then(|state| state.sieve.as_mut()) else {
+            return false;
+        };
+        if sieve.fills() {
+            return true;
+        }
+        if !sieve.may_hold(version) || sieve.doubts.is_stranger(version) {
+            return false;
+        }
+        if sieve.doubts.ask(version) {
+            self.timers
+                .set(Timer::Sieve(watch), self.now.mono.after(PAUSE));
+        }
+        true
     }
 
     /// A version is remembered or owed from now on.
@@ -103,13 +129,21 @@ impl Core {
 
     /// More is to be added to a watch's sieve. When that was all, what waits because it was not is judged again.
     pub(super) fn sieve_due(&mut self, watch: u32) {
-        self.fill_sieve(watch);
-        let state = self.watches.get(watch as usize);
-        if state
-            .and_then(|state| state.sieve.as_ref())
-            .is_some_and(|sieve| !sieve.fills())
-        {
-            self.release(watch, Waits::ScanEnd);
+        let fills = |core: &Core| {
+            let state = core.watches.get(watch as usize);
+            state
+                .and_then(|state| state.sieve.as_ref())
+                .map(Sieve::fills)
+        };
+        match fills(self) {
+            Some(true) => {
+                self.fill_sieve(watch);
+                if fills(self) == Some(false) {
+                    self.release(watch, Waits::ScanEnd);
+                }
+            }
+            Some(false) => self.resolve_doubts(watch),
+            None => {}
         }
     }
 
@@ -172,6 +206,75 @@ mod tests {
             .filter(|ino| sieve.may_hold(digest(*ino)))
             .count();
         assert!(strangers < 400, "{strangers} of 20,000");
+    }
+
+    #[test]
+    fn a_stranger_that_it_takes_for_a_member_is_found_out() {
+        let plan = Plan {
+            daemon: crate::config::daemon_defaults("/var/lib/settled".into()),
+            watches: vec![WatchPlan::placeholder("a"), WatchPlan::placeholder("b")],
+        };
+        let mut core = Core::new(plan, 1);
+        let (a, b) = (
+            core.tree.add(0, DirId(0), b""),
+            core.tree.add(1, DirId(0), b""),
+        );
+        let known = |ino| Known {
+            version: digest(ino),
+            ctime: 1,
+            at_s: 1,
+            gone: false,
+            away: false,
+            mark: 0,
+        };
+        let name = |ino: u64| ino.to_le_bytes();
+        let files = 2 * FILES_MAX as u64;
+        (0..files).for_each(|ino| core.files.put(FileKey::new(a, &name(ino)), known(ino)));
+        // Remembered by another watch: a stranger to this one.
+        core.files.put(FileKey::new(b, &name(files)), known(files));
+        core.may_be_known(0, digest(0));
+        let turns = |core: &mut Core| (0..10).for_each(|_| core.sieve_due(0));
+        turns(&mut core);
+        let taken: Vec<u64> = (files..files + 100_000)
+            .filter(|ino| core.may_be_known(0, digest(*ino)))
+            .collect();
+        assert!(taken.len() > 1 && taken[0] == files, "{taken:?}");
+        assert!(core.may_be_known(0, digest(7)));
+        turns(&mut core);
+        assert!(taken.iter().all(|ino| !core.may_be_known(0, digest(*ino))));
+        assert!((0..files).all(|ino| core.may_be_known(0, digest(ino))));
+        // Known from now on, whatever was found out.
+        core.is_known_now(0, digest(taken[1]));
+        turns(&mut core);
+        assert!(core.may_be_known(0, digest(taken[1])));
+    }
+
+    #[test]
+    fn it_has_room_for_what_becomes_known() {
+        let plan = Plan {
+            daemon: crate::config::daemon_defaults("/var/lib/settled".into()),
+            watches: vec![WatchPlan::placeholder("a")],
+        };
+        let mut core = Core::new(plan, 1);
+        let root = core.tree.add(0, DirId(0), b"");
+        for ino in 0..10_000_u64 {
+            core.may_be_known(0, digest(ino));
+            core.files.put(
+                FileKey::new(root, &ino.to_le_bytes()),
+                Known {
+                    version: digest(ino),
+                    ctime: 1,
+                    at_s: 1,
+                    gone: false,
+                    away: false,
+                    mark: 0,
+                },
+            );
+            core.is_known_now(0, digest(ino));
+        }
+        core.sieve_due(0);
+        let taken = (10_000..30_000).filter(|ino| core.may_be_known(0, digest(*ino)));
+        assert!(taken.count() < 400);
     }
 
     #[test]
