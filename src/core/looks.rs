@@ -17,6 +17,16 @@ use std::time::Duration;
 const ENOENT: i32 = 2;
 const ENOTDIR: i32 = 20;
 
+/// When a look was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct When {
+    pub(super) at: Mono,
+    /// Number of the last event before.
+    pub(super) heard: u64,
+    /// To hand the job to a worker: the lease was asked for, too.
+    pub(super) handing: bool,
+}
+
 impl Core {
     pub(super) fn look(&mut self, id: JobId) {
         if let Some(job) = self.jobs.get_mut(&id) {
@@ -29,15 +39,19 @@ impl Core {
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
+        let when = When {
+            at: self.now.mono,
+            heard: self.last_event,
+            handing: matches!(job.phase, Phase::Handing { .. }),
+        };
         match self.tree.place(job.dir, &job.name) {
             Some(place) => {
                 let lane = place.mount;
-                let handing = matches!(job.phase, Phase::Handing { .. });
                 if !self.may_look(lane, id) {
                     return;
                 }
                 let path = place.path();
-                let lease = handing && self.lease_can_be_trusted(lane);
+                let lease = when.handing && self.lease_can_be_trusted(lane);
                 self.ask(
                     ScoutId::Mount(lane),
                     Question::Probe {
@@ -50,14 +64,12 @@ impl Core {
                         job: id,
                         lane,
                         path,
-                        at: self.now.mono,
-                        heard: self.last_event,
+                        when,
                     },
                 );
             }
             None if self.tree.get(job.dir).is_none() => {
-                let asked = (self.now.mono, self.last_event);
-                self.looked(id, Vec::new(), asked, Err(Fault::Here(ENOENT)));
+                self.looked(id, Vec::new(), when, Err(Fault::Here(ENOENT)));
             }
             None => self.look_later(id),
         }
@@ -76,17 +88,21 @@ impl Core {
         self.ask_look(id);
     }
 
-    /// A look's answer; `at` and after which event it was asked.
+    /// A look's answer.
     pub(super) fn looked(
         &mut self,
         id: JobId,
         path: Vec<u8>,
-        (at, heard): (Mono, u64),
+        When { at, heard, handing }: When,
         result: Result<Facts, Fault>,
     ) {
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
+        if !handing && matches!(job.phase, Phase::Handing { .. }) {
+            // Asked before there was a worker for it, and not for a lease. The look that was is under way.
+            return;
+        }
         let (dir, name, watch, version) = (job.dir, job.name.clone(), job.watch, job.version);
         let key = FileKey::new(dir, &name);
         if self

@@ -112,9 +112,7 @@ enum Asked {
         job: JobId,
         lane: MountId,
         path: Vec<u8>,
-        at: Mono,
-        /// Number of the last event before.
-        heard: u64,
+        when: looks::When,
     },
     Dispose {
         job: JobId,
@@ -374,13 +372,12 @@ impl Core {
                     job,
                     lane,
                     path,
-                    at,
-                    heard,
+                    when,
                 },
                 Answer::Probed(result),
             ) => {
                 self.look_answered(lane);
-                self.looked(job, path, (at, heard), result);
+                self.looked(job, path, when, result);
             }
             (Asked::Exports, Answer::Exports(exports)) => self.exports_answered(exports),
             (Asked::Dispose { job, path }, Answer::Disposed(result)) => {
