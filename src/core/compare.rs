@@ -33,10 +33,11 @@ impl Core {
             return;
         };
         let cost = scan.listed.since(scan.started);
-        let cost = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX);
+        let cost = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX) / scan.dirs.max(1);
         // One that took long because the mount did not answer says nothing about the next.
         let before = std::mem::replace(&mut state.last_cost_ns, cost);
-        state.scan_cost_ns = cost.min(before);
+        state.dir_cost_ns = cost.min(before);
+        state.scan_dirs = scan.dirs;
         state.sieve = None;
         let first_ever = !std::mem::replace(&mut state.scanned_ever, true);
         let first = !std::mem::replace(&mut state.scanned, true);

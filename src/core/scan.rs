@@ -33,6 +33,8 @@ const BASE_FAULTS: u8 = 4;
 pub struct Scan {
     /// Directories not yet listed.
     pub outstanding: usize,
+    /// All of its directories.
+    pub dirs: u64,
     /// Remembered files and owed jobs that a complete listing did not show, with their version digests.
     pub missing: Vec<(FileKey, u64)>,
     /// The same of names that a listing showed with another version: what had them may have been renamed.
@@ -77,6 +79,7 @@ impl Core {
         state.history |= state.scanned;
         state.scan = Some(Scan {
             outstanding: 0,
+            dirs: 0,
             missing: Vec::new(),
             displaced: Vec::new(),
             missing_dirs: Vec::new(),
@@ -124,6 +127,7 @@ impl Core {
         {
             node.in_scan = true;
             scan.outstanding += 1;
+            scan.dirs += 1;
         }
     }
 
@@ -635,21 +639,27 @@ impl Core {
     }
 
     pub(super) fn set_poll(&mut self, watch: u32) {
-        if self.is_told(watch) {
+        if self.is_told(watch) || self.timers.is_set(Timer::Poll(watch)) {
             return;
         }
-        let Some(state) = self.watches.get(watch as usize) else {
+        // What it costs is known when it ends, which sets the time of the next.
+        let Some(state) = self
+            .watches
+            .get(watch as usize)
+            .filter(|state| state.scan.is_none())
+        else {
             return;
         };
+        let dirs = match self.polls(watch) {
+            true => state.scan_dirs,
+            false => self.tree.count_unwatched(watch),
+        };
         // At most a tenth of the time is spent listing.
-        let wait = state
-            .plan
-            .poll
-            .max(Duration::from_nanos(state.scan_cost_ns.saturating_mul(9)));
-        if !self.timers.is_set(Timer::Poll(watch)) {
-            self.timers
-                .set(Timer::Poll(watch), self.now.mono.after(wait));
-        }
+        let listing =
+            Duration::from_nanos(state.dir_cost_ns.saturating_mul(dirs).saturating_mul(9));
+        let wait = state.plan.poll.max(listing);
+        self.timers
+            .set(Timer::Poll(watch), self.now.mono.after(wait));
     }
 
     /// A listing is due.

@@ -287,6 +287,13 @@ impl Tree {
             .collect()
     }
 
+    /// How many those are.
+    pub fn count_unwatched(&self, watch: u32) -> u64 {
+        self.unwatched
+            .range((watch, DirId(0))..=(watch, DirId(u32::MAX)))
+            .count() as u64
+    }
+
     /// Notes whether a directory is deaf. `true` if this is news.
     pub fn set_deaf(&mut self, id: DirId, deaf: bool) -> bool {
         let Some(dir) = self.dirs.get_mut(&id).filter(|dir| dir.deaf != deaf) else {

@@ -75,10 +75,12 @@ pub struct Watch {
     pub said_no_lease: bool,
     /// Said already that inotify watches have run out.
     pub said_no_watch: bool,
-    /// How long the last scan took, in nanoseconds.
+    /// How long the last scan took for each of its directories, in nanoseconds.
     pub last_cost_ns: u64,
     /// The same, or of the scan before if that took less.
-    pub scan_cost_ns: u64,
+    pub dir_cost_ns: u64,
+    /// How many directories it had.
+    pub scan_dirs: u64,
     /// Versions that are remembered or owed, where a scan's end is waited for.
     pub sieve: Option<Sieve>,
     /// What was remembered of names that others have come under while a scan was under way or wanted, by version.
@@ -120,7 +122,8 @@ impl Watch {
             said_no_lease: false,
             said_no_watch: false,
             last_cost_ns: 0,
-            scan_cost_ns: 0,
+            dir_cost_ns: 0,
+            scan_dirs: 0,
             sieve: None,
             replaced: BTreeMap::new(),
             missed: BTreeSet::new(),
