@@ -29,6 +29,7 @@ impl World {
                     self.oracle
                         .broken(Rule::Evidence, "a lease is asked on a remote filesystem");
                 }
+                self.looks_in_vain(place.path());
             }
             Question::Dispose { private, act, .. } => {
                 self.active = self.now;
@@ -59,6 +60,23 @@ impl World {
             );
         }
         self.wake_scout(scout, 0);
+    }
+
+    /// A path is to be looked at. While nothing is heard but the answers to looks, there is nothing new to be seen but
+    /// by the passing of time, and the waits grow.
+    fn looks_in_vain(&mut self, path: Vec<u8>) {
+        const MOST: u64 = 12;
+        let (looks, since) = self.idle_looks.entry(path).or_insert((0, self.now));
+        if self.now - *since > SECOND {
+            (*looks, *since) = (0, self.now);
+        }
+        *looks += 1;
+        if *looks > MOST {
+            self.oracle.broken(
+                Rule::Bounded,
+                format!("more than {MOST} looks at one path in a second in which nothing happened"),
+            );
+        }
     }
 
     pub fn wake_scout(&mut self, id: ScoutId, extra: u64) {

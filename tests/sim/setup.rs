@@ -426,7 +426,8 @@ pub fn draw(seed: u64) -> Setup {
                 disk.mkdir(root, format!("m{n}").as_bytes()).expect("mkdir");
             }
         }
-        let crowd = if more.chance(1, 500) { 600 } else { 0 };
+        // Twice as many as may be looked at at a time.
+        let crowd = if more.chance(1, 500) { 1_200 } else { 0 };
         crowded = crowd > 0;
         for n in 0..crowd {
             if let Ok(root) = disk.resolve(&root)

@@ -113,6 +113,8 @@ pub struct World {
     pub room: bool,
     /// When to look for room again, while there is none.
     pub room_again: Option<u64>,
+    /// Of each path that was looked at since anything else was heard: how often since when.
+    pub idle_looks: BTreeMap<Vec<u8>, (u64, u64)>,
     pub tally: Tally,
 }
 
@@ -146,6 +148,7 @@ impl World {
             rest_by: REST,
             room: true,
             room_again: None,
+            idle_looks: BTreeMap::new(),
             tally: Tally::default(),
         };
         for writer in 0..world.setup.writers.len() {
@@ -399,6 +402,7 @@ impl World {
 
     fn start(&mut self) {
         self.life += 1;
+        self.idle_looks.clear();
         if !self.calm && self.setup.faults.crash > 0 && self.rng.chance(1, 8) {
             self.store.soon_off(&mut self.rng, 12);
         }
@@ -505,6 +509,9 @@ impl World {
         if self.setup.faults.full > 0 {
             self.check_room(&mut core, now);
         }
+        if !events.is_empty() {
+            self.idle_looks.clear();
+        }
         for event in events {
             match event {
                 Some(event) => {
@@ -536,6 +543,9 @@ impl World {
         let mut ended = Vec::new();
         for input in inputs {
             story!(self.now, "input {}", words(&input));
+            if !matches!(input, Input::Answer(_, Answer::Probed(_))) {
+                self.idle_looks.clear();
+            }
             match &input {
                 Input::Answer(ask, Answer::Probed(Ok(facts))) => {
                     self.oracle.told(facts);

@@ -248,8 +248,14 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "the look for a worker asks for no lease",
         file: "src/core/looks.rs",
-        old: r##"                let lease = handing && self.lease_can_be_trusted(lane);"##,
-        new: r##"                let lease = handing && !MUTANT && self.lease_can_be_trusted(lane);"##,
+        old: r##"                let lease = when.handing && self.lease_can_be_trusted(lane);"##,
+        new: r##"                let lease = when.handing && !MUTANT && self.lease_can_be_trusted(lane);"##,
+    },
+    Mutant {
+        name: "a look of before there was a worker hands over",
+        file: "src/core/looks.rs",
+        old: r##"        if !handing && matches!(job.phase, Phase::Handing { .. }) {"##,
+        new: r##"        if !MUTANT && !handing && matches!(job.phase, Phase::Handing { .. }) {"##,
     },
     Mutant {
         name: "a worker is told the path of before a rename",
