@@ -61,3 +61,74 @@ fn directories_below_each_other_have_an_end() {
         assert!(!core.effects().is_empty());
     }
 }
+
+/// A job may outlive its directory. While a process of it lives, nobody else gets its key, over a compaction and a crash.
+#[test]
+fn a_job_whose_directory_is_gone_keeps_its_key_and_its_watch() {
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().join("settled.toml");
+    let text = "[watch.in]\npath = \"/srv/in\"\nrun = [\"true\"]\nserial = true\nkey = \"k\"\n";
+    fs::write(&file, text).unwrap();
+    let plan = settled::config::load(&file).unwrap();
+    let dir = |dir, parent, name: &[u8]| Record::Dir {
+        dir: DirId(dir),
+        watch: WatchId(1),
+        parent: DirId(parent),
+        name: name.to_vec(),
+        ino: dir.into(),
+        btime_ns: 1,
+    };
+    let settled = |job, dir| Record::Settled {
+        job: JobId(job),
+        dir: DirId(dir),
+        name: b"f".to_vec(),
+        version: Version::default(),
+        ctime_ns: 1,
+        reruns: 0,
+    };
+    let key = |job| Record::Key {
+        job: JobId(job),
+        key: b"k".to_vec(),
+    };
+    let mut before = Core::new(plan.clone(), 7);
+    for record in [
+        Record::Watch {
+            watch: WatchId(1),
+            name: "in".into(),
+        },
+        dir(1, 0, b""),
+        dir(2, 1, b"sub"),
+        settled(1, 2),
+        key(1),
+        Record::Started {
+            job: JobId(1),
+            attempt: 1,
+            slot: 3,
+        },
+        Record::DirGone { dir: DirId(2) },
+        settled(2, 1),
+        key(2),
+    ] {
+        before.replay(Wall(1), record);
+    }
+    let mut core = Core::new(plan, 7);
+    for record in before.snapshot() {
+        core.replay(Wall(1), record);
+    }
+    let again: Vec<Record> = core.snapshot().collect();
+    assert_eq!(before.snapshot().collect::<Vec<_>>(), again);
+    let of_job = |wanted| {
+        again.iter().any(|record| {
+            matches!(record, Record::Dir { dir: DirId(2), watch, .. } if *watch == WatchId(wanted))
+        })
+    };
+    assert!(of_job(1), "{again:?}");
+    // The number of a directory that has a job is nobody else's.
+    let ends = again
+        .iter()
+        .position(|record| matches!(record, Record::DirGone { dir: DirId(2) }));
+    let job = again
+        .iter()
+        .position(|record| matches!(record, Record::Settled { job: JobId(1), .. }));
+    assert!(job.unwrap() < ends.unwrap(), "{again:?}");
+}

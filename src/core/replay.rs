@@ -6,12 +6,14 @@ use super::ends::never_ran;
 use super::files::{CTIME_UNKNOWN, FileKey, Known, ctime_digest, name_hash, version_digest};
 use super::ids::{DirId, JobId, WatchId};
 use super::job::{Job, Phase};
+use super::observe::PRIVATE_PREFIX;
 use super::record::{AttemptEnd, Disposal, DisposedHow, Outcome, Record};
 use super::time::{Mono, Wall};
 use super::timers::Timer;
 use super::tree::Tree;
 use super::watch::Watch;
 use crate::plan::WatchPlan;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 const STATE_GONE: u8 = 1;
@@ -282,7 +284,9 @@ impl Core {
         if dir == DirId(0) {
             return;
         }
-        // In a directory that is gone a job ran when the state was written: it is concluded at start.
+        // In a directory that is gone a job ran when the state was written, by a program that told no more of it: it is
+        // concluded at start. No other directory is to be taken for its.
+        self.tree.reserve(dir);
         let watch = self.tree.get(dir).map_or(u32::MAX, |node| node.watch);
         // One that is disposed of while its directory is away lets others come under its name.
         let old = self.job_of.insert(FileKey::new(dir, &name), id);
@@ -558,6 +562,11 @@ impl Core {
                 btime_ns,
             })
         });
+        // A job may run whose directory is gone. Which watch has its key, and that the directory's number is not another's,
+        // is known as long as there is the job: the directory comes before it, and goes after it.
+        let lost = self.lost_dirs();
+        let coming: Vec<Record> = lost.values().cloned().collect();
+        let going = lost.into_keys().map(|dir| Record::DirGone { dir });
         let files = self.files.iter().map(|(key, known)| remembered(key, known));
         // The highest number given: a job in no directory, of which replay keeps the number only.
         let number = Record::Settled {
@@ -578,7 +587,12 @@ impl Core {
             .chain(others)
             .flat_map(|(id, job)| job_records(*id, job, self.slot_of(&job.phase)));
         let jobs = jobs.chain(number);
-        watches.chain(dirs).chain(files).chain(jobs)
+        watches
+            .chain(dirs)
+            .chain(coming)
+            .chain(files)
+            .chain(jobs)
+            .chain(going)
     }
 
     /// The same, with the times that have to be in the records' headers: a job is as old as its file has been settled,
@@ -597,6 +611,28 @@ impl Core {
             };
             (at, record)
         })
+    }
+
+    /// Directories that are gone and have jobs, each with a record of it under a name that no directory has.
+    fn lost_dirs(&self) -> BTreeMap<DirId, Record> {
+        self.jobs
+            .values()
+            .filter(|job| job.dir != DirId(0) && self.tree.get(job.dir).is_none())
+            .filter_map(|job| {
+                let watch = self.watches.get(job.watch as usize)?;
+                let root = self.tree.get(watch.root).filter(|root| root.recorded)?;
+                let name = [PRIVATE_PREFIX, b"gone-", job.dir.0.to_string().as_bytes()].concat();
+                let comes = Record::Dir {
+                    dir: job.dir,
+                    watch: self.watch_id(root.watch),
+                    parent: watch.root,
+                    name,
+                    ino: 0,
+                    btime_ns: 0,
+                };
+                Some((job.dir, comes))
+            })
+            .collect()
     }
 
     /// Directories that the journal knows, parents before children.

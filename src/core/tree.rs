@@ -137,6 +137,12 @@ impl Tree {
         }
     }
 
+    /// A number that no directory gets.
+    pub fn reserve(&mut self, id: DirId) {
+        self.last = self.last.max(id.0);
+        self.free.remove(&id);
+    }
+
     fn insert(&mut self, id: DirId, watch: u32, parent: DirId, name: &[u8]) {
         self.dirs.insert(
             id,
