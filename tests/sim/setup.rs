@@ -5,7 +5,7 @@ use crate::disk::Disk;
 use crate::oracle::Covers;
 use crate::rng::Rng;
 use crate::scouts::Aliases;
-use crate::writers::{Stage, Writer, drop_box, extra, restless, script};
+use crate::writers::{Stage, Writer, drop_box, extra, restless, script, shuffle};
 use settled::core::template::Template;
 use settled::plan::*;
 use std::time::Duration;
@@ -478,6 +478,12 @@ pub fn draw(seed: u64) -> Setup {
     let mut dropping = Rng::new(seed ^ 0x00D2_09B0);
     if dropping.chance(1, 16) {
         writers.push(Writer::new(drop_box(&mut dropping, &stage), false));
+    }
+    let mut shuffling = Rng::new(seed ^ 0x05_4A_FF_1E);
+    if shuffling.chance(1, 8) {
+        for _ in 0..shuffling.range(1, 2) {
+            writers.push(Writer::new(shuffle(&mut shuffling, &stage), false));
+        }
     }
     let mut nfs = Rng::new(seed ^ 0x0E_F5);
     disk.fss[1].sparing = remote && nfs.chance(1, 2);

@@ -370,6 +370,52 @@ pub fn drop_box(rng: &mut Rng, stage: &Stage) -> Vec<Op> {
     ops
 }
 
+/// A few names that change hands all the time, among files that have settled: each rename takes the place of another, in
+/// turns that are shorter than the way of an answer.
+pub fn shuffle(rng: &mut Rng, stage: &Stage) -> Vec<Op> {
+    let dirs = [rng.pick(&stage.dirs).clone(), rng.pick(&stage.dirs).clone()];
+    let slots: Vec<Vec<u8>> = (0..5)
+        .map(|n| join(&dirs[n % 2], &format!("s{n}.dat")))
+        .collect();
+    let mut ops = vec![Op::Pause(rng.below(2_000_000_000))];
+    for slot in slots.iter().take(3) {
+        ops.push(Op::Create(slot.clone()));
+        ops.push(Op::Write(rng.range(1, 9)));
+        ops.push(Op::Close);
+    }
+    ops.push(Op::Pause(rng.range(500_000_000, 7_000_000_000)));
+    for _ in 0..rng.range(4, 24) {
+        let (one, other) = (rng.pick(&slots).clone(), rng.pick(&slots).clone());
+        match rng.below(12) {
+            0 => {
+                ops.push(Op::Create(one));
+                ops.push(Op::Write(rng.range(1, 9)));
+                ops.push(Op::Close);
+            }
+            1 => {
+                ops.push(Op::Reopen(one));
+                ops.push(Op::Close);
+            }
+            2 => ops.push(Op::Chmod(one)),
+            3 => ops.push(Op::Rename(one, join(&stage.outside, "s.dat"))),
+            4 => ops.push(Op::Rename(join(&stage.outside, "s.dat"), one)),
+            5 if stage.dir_ops => {
+                ops.push(Op::Rename(dirs[0].clone(), join(&dirs[1], "t")));
+                ops.push(Op::Pause(rng.below(300_000_000)));
+                ops.push(Op::Rename(join(&dirs[1], "t"), dirs[0].clone()));
+            }
+            _ => ops.push(Op::Rename(one, other)),
+        }
+        match rng.below(8) {
+            0..=2 => {}
+            3 | 4 => ops.push(Op::Pause(rng.range(10_000, 2_000_000))),
+            5 | 6 => ops.push(Op::Pause(rng.range(2_000_000, 300_000_000))),
+            _ => ops.push(Op::Pause(rng.range(300_000_000, 3_000_000_000))),
+        }
+    }
+    ops
+}
+
 /// A few things that take longer: what happens to a file that has settled.
 pub fn extra(rng: &mut Rng, stage: &Stage) -> Vec<Op> {
     let mut ops = vec![Op::Pause(rng.below(3_000_000_000))];
