@@ -227,6 +227,51 @@ fn dispositions(rng: &mut Rng, plan: &mut WatchPlan) {
     plan.dead = one(rng, false, plan);
 }
 
+/// From this seed on more happens at once: names that change hands, directories that cannot be read, scouts that are late.
+/// What is rare elsewhere is not so here.
+pub const DENSE: u64 = 1_000_000_000;
+
+/// The rest of a dense world.
+fn thicken(
+    seed: u64,
+    stage: &Stage,
+    disk: &mut Disk,
+    faults: &mut Faults,
+    temper: &mut Temper,
+    writers: &mut Vec<Writer>,
+) {
+    let mut rng = Rng::new(seed ^ 0x00DE_75E0);
+    let rng = &mut rng;
+    for _ in 0..rng.range(1, 4) {
+        let ops = match rng.below(6) {
+            0 => drop_box(rng, stage),
+            1 => restless(rng, stage),
+            2 => extra(rng, stage),
+            _ => shuffle(rng, stage),
+        };
+        writers.push(Writer::new(ops, false));
+    }
+    if rng.chance(1, 3) {
+        disk.notify.queue_max = *rng.pick(&[1, 3, 7]);
+    }
+    let mut rate = |of: u64, n: u64, rate: &mut u64| {
+        if rng.chance(1, of) {
+            *rate = (*rate).max(n);
+        }
+    };
+    rate(2, 200, &mut faults.scout_stuck);
+    rate(3, 200, &mut faults.scout_dies);
+    rate(3, 8, &mut faults.unreadable);
+    rate(2, 600, &mut faults.stalls);
+    rate(3, 300, &mut faults.rescan);
+    rate(3, 300, &mut faults.crash);
+    rate(4, 300, &mut temper.edits);
+    rate(3, 500, &mut temper.fails);
+    if rng.chance(1, 4) {
+        disk.cuts = 60;
+    }
+}
+
 pub fn draw(seed: u64) -> Setup {
     let mut rng = Rng::new(seed);
     let rng = &mut rng;
@@ -428,6 +473,9 @@ pub fn draw(seed: u64) -> Setup {
         }
         // Twice as many as may be looked at at a time.
         let crowd = if more.chance(1, 500) { 1_200 } else { 0 };
+        // One at a time, and each tried again and again, that many take longer than the calm lasts.
+        let one_by_one = plans.iter().any(|plan| plan.serial) && temper.fails > 0;
+        let crowd = if one_by_one { 0 } else { crowd };
         crowded = crowd > 0;
         for n in 0..crowd {
             if let Ok(root) = disk.resolve(&root)
@@ -484,6 +532,16 @@ pub fn draw(seed: u64) -> Setup {
         for _ in 0..shuffling.range(1, 2) {
             writers.push(Writer::new(shuffle(&mut shuffling, &stage), false));
         }
+    }
+    if seed >= DENSE && !crowded {
+        thicken(
+            seed,
+            &stage,
+            &mut disk,
+            &mut faults,
+            &mut temper,
+            &mut writers,
+        );
     }
     let mut nfs = Rng::new(seed ^ 0x0E_F5);
     disk.fss[1].sparing = remote && nfs.chance(1, 2);

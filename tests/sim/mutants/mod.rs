@@ -15,6 +15,7 @@ mod observing;
 mod remembering;
 mod working;
 
+use crate::setup::DENSE;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -265,17 +266,26 @@ fn hunt(program: &Path, fault: usize, name: &str, schedules: u64) -> Option<(u64
             return Some(found);
         }
     }
-    let mut from = 1;
-    loop {
-        let (seed, why) = first_failure(program, fault, from, schedules)?;
+    // What is rare elsewhere is sought in dense worlds.
+    let few = schedules.min(2000);
+    [
+        (1, few),
+        (DENSE, DENSE + schedules - 1),
+        (few + 1, schedules),
+    ]
+    .into_iter()
+    .find_map(|(from, to)| first_of(program, fault, from, to))
+}
+
+fn first_of(program: &Path, fault: usize, mut from: u64, to: u64) -> Option<(u64, String)> {
+    while from <= to {
+        let (seed, why) = first_failure(program, fault, from, to)?;
         if first_failure(program, 0, seed, seed).is_none() {
             return Some((seed, why));
         }
         from = seed + 1;
-        if from > schedules {
-            return None;
-        }
     }
+    None
 }
 
 /// Every deliberate fault is caught, and without any nothing is.
