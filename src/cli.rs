@@ -2,6 +2,7 @@
 
 mod append;
 mod check;
+mod completions;
 mod journal;
 mod watch;
 
@@ -97,6 +98,11 @@ pub const EXIT_CODES: [(u8, &str, &str); 12] = [
 
 /// The whole command line.
 pub fn command() -> Command {
+    public().subcommand(append::command())
+}
+
+/// The command line without what only the daemon itself says.
+fn public() -> Command {
     Command::new("settled")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Acts on files once they have settled")
@@ -114,7 +120,7 @@ pub fn command() -> Command {
                 .arg(config_argument()),
         )
         .subcommand(journal::command())
-        .subcommand(append::command())
+        .subcommand(completions::command())
 }
 
 fn config_argument() -> Arg {
@@ -154,6 +160,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(("run", given)) => run(&config_path(given)),
         Some(("check", given)) => check_file(&config_path(given)),
         Some(("journal", given)) => journal::run(given),
+        Some(("completions", given)) => completions::run(given, public()),
         Some(("append-output", given)) => append::run(given),
         _ => fail(exit::USAGE, "settled: no such command"),
     }
