@@ -6,15 +6,20 @@ DOCDIR      ?= $(PREFIX)/share/doc/settled
 SYSCONFDIR  ?= /etc
 UNITDIR     ?= $(PREFIX)/lib/systemd/system
 SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
+TMPFILESDIR ?= $(PREFIX)/lib/tmpfiles.d
+BASHDIR     ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR      ?= $(PREFIX)/share/zsh/site-functions
+FISHDIR     ?= $(PREFIX)/share/fish/vendor_completions.d
 DESTDIR     ?=
 
 CARGO   ?= cargo
 INSTALL ?= install
 BINARY   = $(or $(CARGO_TARGET_DIR),target)/release/settled
-EXAMPLES = $(wildcard packaging/examples/*.toml)
-WORKERS  = $(wildcard packaging/examples/worker*)
+EXAMPLES = $(sort $(wildcard packaging/examples/*.toml packaging/examples/*.conf)) packaging/systemd/hardened.conf
+WORKERS  = $(sort $(wildcard packaging/examples/worker*))
+MANPAGES = $(sort $(wildcard man/*.[1-8]))
 
-.PHONY: build demo test lint bench fuzz vm-test install uninstall clean help
+.PHONY: build demo test lint bench fuzz vm-test install uninstall deb rpm package-test clean help
 
 build: ## the program, as it is installed
 	.ci/need build
@@ -48,14 +53,18 @@ vm-test: build ## between two emulated machines over NFS, about an hour, as root
 install: ## to $(DESTDIR)$(PREFIX); run `make build` before
 	@test -x $(BINARY) || { echo "$(BINARY) is not there: run make build first" >&2; exit 1; }
 	$(INSTALL) -D -m 0755 $(BINARY) "$(DESTDIR)$(BINDIR)/settled"
-	$(INSTALL) -D -m 0644 man/settled.8 "$(DESTDIR)$(MANDIR)/man8/settled.8"
-	$(INSTALL) -D -m 0644 man/settled.toml.5 "$(DESTDIR)$(MANDIR)/man5/settled.toml.5"
-	$(INSTALL) -D -m 0644 man/settled-worker.7 "$(DESTDIR)$(MANDIR)/man7/settled-worker.7"
-	$(INSTALL) -d "$(DESTDIR)$(UNITDIR)"
-	sed 's|/usr/bin/settled|$(BINDIR)/settled|; s|/etc/settled/|$(SYSCONFDIR)/settled/|' \
-	    packaging/systemd/settled.service >"$(DESTDIR)$(UNITDIR)/settled.service"
-	chmod 0644 "$(DESTDIR)$(UNITDIR)/settled.service"
+	set -e; for page in $(MANPAGES); do \
+	    $(INSTALL) -D -m 0644 $$page "$(DESTDIR)$(MANDIR)/man$${page##*.}/$${page#man/}"; done
+	$(INSTALL) -d "$(DESTDIR)$(UNITDIR)" "$(DESTDIR)$(BASHDIR)" "$(DESTDIR)$(ZSHDIR)" "$(DESTDIR)$(FISHDIR)"
+	set -e; for unit in settled.service settled@.service; do \
+	    sed 's|/usr/bin/settled|$(BINDIR)/settled|; s|/etc/settled/|$(SYSCONFDIR)/settled/|' \
+	        packaging/systemd/$$unit >"$(DESTDIR)$(UNITDIR)/$$unit"; \
+	    chmod 0644 "$(DESTDIR)$(UNITDIR)/$$unit"; done
 	$(INSTALL) -D -m 0644 packaging/systemd/settled.sysusers "$(DESTDIR)$(SYSUSERSDIR)/settled.conf"
+	$(INSTALL) -D -m 0644 packaging/systemd/settled.tmpfiles "$(DESTDIR)$(TMPFILESDIR)/settled.conf"
+	$(BINARY) completions bash >"$(DESTDIR)$(BASHDIR)/settled"
+	$(BINARY) completions zsh >"$(DESTDIR)$(ZSHDIR)/_settled"
+	$(BINARY) completions fish >"$(DESTDIR)$(FISHDIR)/settled.fish"
 	$(INSTALL) -d "$(DESTDIR)$(DOCDIR)/examples"
 	$(INSTALL) -m 0644 $(EXAMPLES) "$(DESTDIR)$(DOCDIR)/examples"
 	$(INSTALL) -m 0755 $(WORKERS) "$(DESTDIR)$(DOCDIR)/examples"
@@ -65,11 +74,21 @@ install: ## to $(DESTDIR)$(PREFIX); run `make build` before
 	    $(INSTALL) -D -m 0644 packaging/settled.toml "$(DESTDIR)$(SYSCONFDIR)/settled/settled.toml"
 
 uninstall: ## all that install put there but the configuration
-	rm -f "$(DESTDIR)$(BINDIR)/settled" "$(DESTDIR)$(MANDIR)/man8/settled.8" \
-	    "$(DESTDIR)$(MANDIR)/man5/settled.toml.5" \
-	    "$(DESTDIR)$(MANDIR)/man7/settled-worker.7" "$(DESTDIR)$(UNITDIR)/settled.service" \
-	    "$(DESTDIR)$(SYSUSERSDIR)/settled.conf"
+	rm -f "$(DESTDIR)$(BINDIR)/settled" "$(DESTDIR)$(UNITDIR)/settled.service" \
+	    "$(DESTDIR)$(UNITDIR)/settled@.service" "$(DESTDIR)$(SYSUSERSDIR)/settled.conf" \
+	    "$(DESTDIR)$(TMPFILESDIR)/settled.conf" "$(DESTDIR)$(BASHDIR)/settled" \
+	    "$(DESTDIR)$(ZSHDIR)/_settled" "$(DESTDIR)$(FISHDIR)/settled.fish"
+	for page in $(MANPAGES); do rm -f "$(DESTDIR)$(MANDIR)/man$${page##*.}/$${page#man/}"; done
 	rm -rf "$(DESTDIR)$(DOCDIR)"
+
+deb: ## a package for Debian and its kin in target/packages
+	packaging/build deb
+
+rpm: ## a package for Fedora, RHEL and their kin in target/packages
+	packaging/build rpm
+
+package-test: ## install, upgrade, downgrade, remove and purge real packages in a root of their own; needs root
+	tests/package/run
 
 clean: ## what was built
 	$(CARGO) clean

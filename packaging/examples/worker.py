@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # A worker for settled, see settled-worker(7): it counts the lines of each file. Takes batches, too.
 import json
 import sys
