@@ -23,6 +23,9 @@ use std::process::ExitCode;
 /// The configuration that is read without `-c`.
 pub const DEFAULT_CONFIG: &str = "/etc/settled/settled.toml";
 
+/// The unit that runs it.
+pub const DEFAULT_UNIT: &str = "settled.service";
+
 /// Exit codes, named as in sysexits.h.
 #[allow(missing_docs)]
 pub mod exit {
@@ -117,7 +120,13 @@ fn public() -> Command {
         .subcommand(
             Command::new("check")
                 .about("Check a configuration file and say how it is understood; changes nothing")
-                .arg(config_argument()),
+                .arg(config_argument())
+                .arg(
+                    Arg::new("unit")
+                        .long("unit")
+                        .value_name("UNIT")
+                        .help("The systemd unit, or its file, that is to run it: what it cannot reach is named"),
+                ),
         )
         .subcommand(journal::command())
         .subcommand(completions::command())
@@ -158,7 +167,10 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match matches.subcommand() {
         Some(("watch", given)) => watch(given),
         Some(("run", given)) => run(&config_path(given)),
-        Some(("check", given)) => check_file(&config_path(given)),
+        Some(("check", given)) => {
+            let unit = given.get_one::<String>("unit").map(String::as_str);
+            check_file(&config_path(given), unit)
+        }
         Some(("journal", given)) => journal::run(given),
         Some(("completions", given)) => completions::run(given, public()),
         Some(("append-output", given)) => append::run(given),
@@ -207,12 +219,17 @@ fn run(path: &Path) -> ExitCode {
     }
 }
 
-fn check_file(path: &Path) -> ExitCode {
+fn check_file(path: &Path, unit: Option<&str>) -> ExitCode {
     let loaded = match config::load_noting(path) {
         Ok(loaded) => loaded,
         Err(errors) => return fail_config(&errors),
     };
-    let mut text = check::describe(&loaded.plan, &filesystem, &Tables::default());
+    let unit = match check_unit(path, unit) {
+        Ok(unit) => unit,
+        Err(error) => return fail(exit::NOINPUT, &format!("settled check: {error}")),
+    };
+    let tables = Tables::default();
+    let mut text = check::describe(&loaded.plan, &filesystem, &tables, unit.as_ref());
     for note in &loaded.notes {
         text.push_str(&format!("note: {note}\n"));
     }
@@ -223,6 +240,19 @@ fn check_file(path: &Path) -> ExitCode {
             exit::IOERR,
             &format!("settled check: standard output: {error}"),
         ),
+    }
+}
+
+/// The unit to check against: the one that is asked for, or the one that is installed for the configuration at its usual
+/// place, if it is.
+fn check_unit(config: &Path, unit: Option<&str>) -> std::io::Result<Option<check::Unit>> {
+    match unit {
+        Some(unit) => check::Unit::load(unit).map(Some),
+        None if config == Path::new(DEFAULT_CONFIG) => match check::Unit::load(DEFAULT_UNIT) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            loaded => loaded.map(Some),
+        },
+        None => Ok(None),
     }
 }
 

@@ -39,6 +39,8 @@ const EVENTS_A_TURN: usize = 4096;
 const KEPT: usize = 2048;
 /// A mount that owes an answer for this long while the daemon stops is not waited for.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
+/// What a stop may take on top of the core's own waits: flushes, and ends that are seen late on a busy machine.
+const STOP_MARGIN: Duration = Duration::from_secs(10);
 /// Answers taken from one scout in one turn.
 const ANSWERS_A_TURN: usize = 1024;
 
@@ -299,6 +301,10 @@ impl Daemon {
                         // Nobody waits for a mount that hangs to find out that it does.
                         self.scouts.set_slow_after(STOP_PATIENCE);
                         self.tell(|manager| manager.stopping());
+                        // A `drain` that is longer than the unit's own patience is asked for; a unit that has
+                        // more patience keeps it.
+                        let takes = self.core.stop_takes() + STOP_MARGIN;
+                        self.tell(|manager| manager.extend_timeout(takes));
                         inputs.push(Input::Command(Command::Drain));
                     } else {
                         inputs.push(Input::Command(Command::StopNow));

@@ -2,7 +2,10 @@
 //! The only place outside a scout that looks at users' paths, and never part of the daemon.
 
 mod exported;
+mod unit;
 mod work;
+
+pub(super) use unit::Unit;
 
 use crate::config::{
     below, fixed_dir, limit_is_above_own, show_duration, show_ionice, show_limit, show_size,
@@ -36,6 +39,7 @@ pub(super) fn describe(
     plan: &Plan,
     filesystem: &dyn Fn(&[u8]) -> Option<Filesystem>,
     tables: &Tables,
+    unit: Option<&Unit>,
 ) -> String {
     let mut out = String::new();
     let daemon = &plan.daemon;
@@ -52,6 +56,9 @@ pub(super) fn describe(
             show_duration(daemon.drain)
         ),
     );
+    for warning in unit.iter().flat_map(|unit| unit.daemon_warnings(plan)) {
+        line(&mut out, "warning", warning);
+    }
     let exports = exports::survey(tables).trees;
     for watch in &plan.watches {
         let _ = writeln!(out, "watch {}", watch.name);
@@ -59,7 +66,8 @@ pub(super) fn describe(
         let exported = exported::find(watch, root.as_os_str().as_bytes(), &exports);
         describe_watch(&mut out, watch, filesystem(&watch.path).as_ref(), &exported);
         exported::warn(&mut out, watch, &exported);
-        for warning in warnings(plan, watch) {
+        let sandbox = unit.iter().flat_map(|unit| unit.warnings(watch));
+        for warning in warnings(plan, watch).into_iter().chain(sandbox) {
             line(&mut out, "warning", warning);
         }
     }

@@ -85,6 +85,11 @@ impl Core {
             .set(Timer::Drain, self.now.mono.after(LAST_WAIT));
     }
 
+    /// The longest that a stop takes once it was asked for: the drain, and the waits after it.
+    pub fn stop_takes(&self) -> Duration {
+        self.daemon.drain + 2 * LAST_WAIT + LEAVE_WAIT
+    }
+
     pub(super) fn drain_due(&mut self) {
         match self.mode {
             Mode::Running | Mode::Stopped => return,
