@@ -3,6 +3,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "manual/cookbook.rs"]
+mod cookbook;
+#[path = "manual/program.rs"]
+mod program;
+
 use settled::cli::EXIT_CODES;
 use settled::core::template::FIELDS;
 use std::collections::BTreeSet;
@@ -56,7 +61,7 @@ fn mandoc_has_nothing_to_say() {
     let mut lint = Command::new("mandoc");
     lint.args(["-Tlint", "-Wwarning"]);
     lint.args(
-        files("man", &[".5", ".7", ".8"])
+        files("man", &[".1", ".5", ".7", ".8"])
             .iter()
             .map(|page| tree(page)),
     );
@@ -122,18 +127,28 @@ fn options_in(page: &str) -> BTreeSet<String> {
     options
 }
 
+/// The pages that describe the command line, one after another.
+fn pages() -> String {
+    files("man", &["settled.1", "settled.8"])
+        .iter()
+        .map(|page| read(page))
+        .collect()
+}
+
 #[test]
-fn options_and_commands_are_the_ones_in_settled_8() {
-    let page = read("man/settled.8");
+fn options_and_commands_are_the_ones_in_the_manual() {
+    let page = pages();
     let top = help(&[]);
     let commands = commands_of(&top);
     assert!(commands.contains("run"), "no commands in {top}");
 
-    let start = page.find(".Ss Commands").unwrap();
-    let end = start + page[start..].find(".Ss Options").unwrap();
-    let documented: BTreeSet<String> = page[start..end]
-        .lines()
+    let documented: BTreeSet<String> = page
+        .split("\n.Ss Commands\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("\n.Ss ").next()?.split("\n.Sh ").next())
+        .flat_map(str::lines)
         .filter_map(|line| line.strip_prefix(".It Cm "))
+        .flat_map(|names| names.split(" , Cm "))
         .map(str::to_owned)
         .collect();
     assert_eq!(commands, documented, "commands: program, then manual");
