@@ -53,7 +53,9 @@ fn files(at: &str, suffixes: &[&str]) -> Vec<String> {
 
 /// mdoc's escapes as the text they stand for.
 fn plain(text: &str) -> String {
-    text.replace("\\(dq", "\"").replace("\\&", "")
+    text.replace("\\(dq", "\"")
+        .replace("\\&", "")
+        .replace("\\e", "\\")
 }
 
 #[test]
