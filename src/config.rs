@@ -8,11 +8,13 @@ mod files;
 mod own;
 mod paths;
 mod read;
+mod rules;
 mod units;
 mod values;
 mod watch;
 
 pub use error::{ConfigError, ConfigErrors};
+pub use rules::{Rules, WatchRules};
 pub use units::{duration, show_duration, show_size, size};
 
 pub(crate) use error::{At, Problems, Spot};
@@ -45,11 +47,12 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 /// The keys of `[daemon]`.
-const DAEMON_KEYS: [&str; 11] = [
+const DAEMON_KEYS: [&str; 12] = [
     "state",
     "state_force",
     "on_damage",
     "socket",
+    "socket_group",
     "log",
     "log_level",
     "concurrency",
@@ -87,6 +90,34 @@ pub struct Loaded {
     pub notes: Vec<String>,
 }
 
+/// What there is to be known of a configuration without being the daemon: whoever asks one may not be allowed to run
+/// it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// `[daemon]`, as far as it was understood.
+    pub daemon: DaemonPlan,
+    /// Everything, or what is wrong with it for this user.
+    pub plan: Result<Plan, ConfigErrors>,
+    /// Where the rules of each watch were written.
+    pub rules: Rules,
+}
+
+/// Reads a configuration for a client.
+///
+/// # Errors
+/// The file itself cannot be read, or is not to be trusted.
+pub fn look(path: &Path) -> Result<Seen, ConfigErrors> {
+    let loader = read_all(path)?;
+    let rules = rules::rules(&loader.blocks, &loader.defaults);
+    let (daemon, plan) = loader.finish(path);
+    let plan = plan.map(|loaded| loaded.plan);
+    Ok(Seen {
+        daemon,
+        plan,
+        rules,
+    })
+}
+
 /// Reads and checks a configuration with the files that it includes.
 ///
 /// # Errors
@@ -100,42 +131,27 @@ pub fn load(path: &Path) -> Result<Plan, ConfigErrors> {
 /// # Errors
 /// Everything that is wrong with any of the files.
 pub fn load_noting(path: &Path) -> Result<Loaded, ConfigErrors> {
+    let (_, plan) = read_all(path)?.finish(path);
+    plan
+}
+
+/// Reads the text of all files.
+fn read_all(path: &Path) -> Result<Loader, ConfigErrors> {
     let mut loader = Loader::default();
-    let main = Spot {
-        file: Some(path.into()),
-        line: 0,
-    };
-    let text = match read_file(path) {
+    match read_file(path) {
         Ok(read) => {
             loader.seen.push(read.identity);
-            read.text
+            loader.main(path, &read.text);
+            Ok(loader)
         }
         Err(error) => {
+            let main = Spot {
+                file: Some(path.into()),
+                line: 0,
+            };
             loader.problems.add(&main, "", "", error.what);
-            return Err(loader.problems.into_errors(error.unreadable));
+            Err(loader.problems.into_errors(error.unreadable))
         }
-    };
-    loader.main(path, &text);
-    let Loader {
-        mut problems,
-        blocks,
-        defaults,
-        daemon,
-        notes,
-        ..
-    } = loader;
-    if blocks.is_empty() && problems.is_empty() {
-        problems.add(
-            &Spot { line: 1, ..main },
-            "",
-            "",
-            "no watch; add a block [watch.NAME] with path = \"/DIR\" and run = [\"/PROGRAM\", \"{path}\"]",
-        );
-    }
-    let plan = assemble(daemon.with_defaults(), blocks, &defaults, &mut problems);
-    match plan {
-        Some(plan) if problems.is_empty() => Ok(Loaded { plan, notes }),
-        _ => Err(problems.into_errors(false)),
     }
 }
 
@@ -211,6 +227,8 @@ fn former_names(blocks: &BTreeMap<String, (Spot, RawWatch)>, problems: &mut Prob
 #[derive(Debug, Default)]
 struct RawDaemon {
     state: Option<Vec<u8>>,
+    socket: Option<Vec<u8>>,
+    socket_group: Option<u32>,
     state_force: bool,
     on_damage: OnDamage,
     log: Option<LogTo>,
@@ -223,8 +241,12 @@ struct RawDaemon {
 
 impl RawDaemon {
     fn with_defaults(self) -> DaemonPlan {
-        let state = self.state.unwrap_or_else(|| b"/var/lib/settled".to_vec());
+        let state = self.state.unwrap_or_else(|| DEFAULT_STATE.into());
         let mut plan = daemon_defaults(OsString::from_vec(state).into());
+        if let Some(socket) = self.socket {
+            plan.socket = OsString::from_vec(socket).into();
+        }
+        plan.socket_group = self.socket_group;
         plan.state_force = self.state_force;
         plan.on_damage = self.on_damage;
         plan.log = self.log.unwrap_or(plan.log);
@@ -240,6 +262,8 @@ impl RawDaemon {
 /// `[daemon]` without a word in it, and this state directory.
 pub(crate) fn daemon_defaults(state: PathBuf) -> DaemonPlan {
     DaemonPlan {
+        socket: default_socket(&state),
+        socket_group: None,
         state,
         state_force: false,
         on_damage: OnDamage::Stop,
@@ -249,6 +273,19 @@ pub(crate) fn daemon_defaults(state: PathBuf) -> DaemonPlan {
         remember: Duration::from_secs(30 * 86_400),
         drain: Duration::from_secs(60),
         mount_silent: Duration::from_secs(60),
+    }
+}
+
+/// The state directory that a daemon has without being told.
+pub const DEFAULT_STATE: &str = "/var/lib/settled";
+/// The control socket of that one.
+pub const DEFAULT_SOCKET: &str = "/run/settled/control.sock";
+
+/// The control socket of a daemon with this state directory, if it was not told another.
+pub(crate) fn default_socket(state: &Path) -> PathBuf {
+    match state == Path::new(DEFAULT_STATE) {
+        true => DEFAULT_SOCKET.into(),
+        false => state.join("control.sock"),
     }
 }
 
@@ -281,6 +318,35 @@ struct Loader {
 }
 
 impl Loader {
+    /// What the texts come to.
+    fn finish(self, path: &Path) -> (DaemonPlan, Result<Loaded, ConfigErrors>) {
+        let Loader {
+            mut problems,
+            blocks,
+            defaults,
+            daemon,
+            notes,
+            ..
+        } = self;
+        if blocks.is_empty() && problems.is_empty() {
+            problems.add(
+                &Spot {
+                    file: Some(path.into()),
+                    line: 1,
+                },
+                "",
+                "",
+                "no watch; add a block [watch.NAME] with path = \"/DIR\" and run = [\"/PROGRAM\", \"{path}\"]",
+            );
+        }
+        let daemon = daemon.with_defaults();
+        let plan = match assemble(daemon.clone(), blocks, &defaults, &mut problems) {
+            Some(plan) if problems.is_empty() => Ok(Loaded { plan, notes }),
+            _ => Err(problems.into_errors(false)),
+        };
+        (daemon, plan)
+    }
+
     /// The file that was named, and those it includes.
     fn main(&mut self, path: &Path, text: &[u8]) {
         let source = Source::new(path, text);
@@ -375,14 +441,9 @@ impl Loader {
             let name: &str = key.get_ref();
             match name {
                 "state" => raw.state = plain(reader.path(name, value)),
-                "socket" => {
-                    if let Some(path) = reader.path(name, value) {
-                        self.notes.push(format!(
-                            "{}:{}: [daemon] socket: accepted, and not used by this version",
-                            path.spot.file.as_deref().unwrap_or(Path::new("")).display(),
-                            path.spot.line
-                        ));
-                    }
+                "socket" => raw.socket = plain(reader.path(name, value)),
+                "socket_group" => {
+                    raw.socket_group = plain(watch::group(&mut reader, name, value));
                 }
                 "state_force" => {
                     raw.state_force = plain(reader.flag(name, value)).unwrap_or(false);

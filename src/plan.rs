@@ -55,6 +55,10 @@ pub enum Level {
 pub struct DaemonPlan {
     /// The state directory, absolute.
     pub state: PathBuf,
+    /// The control socket, absolute.
+    pub socket: PathBuf,
+    /// Whose members may ask there, besides root and the daemon's user; the daemon's own group where `None`.
+    pub socket_group: Option<u32>,
     /// Take a state directory on a filesystem where a flush, a lock or a mapped file cannot be relied on.
     pub state_force: bool,
     /// What to do when something in the journal that was flushed cannot be read.

@@ -7,6 +7,7 @@ pub mod file;
 pub mod map;
 pub mod notify;
 pub mod packet;
+pub mod peer;
 pub mod process;
 pub mod setup;
 pub mod signal;

@@ -47,8 +47,9 @@ pub(super) fn describe(
         &mut out,
         "state",
         format!(
-            "{}; log {:?} at {:?}; {} at once; gone files remembered {}; drain {}",
+            "{}; socket {}; log {:?} at {:?}; {} at once; gone files remembered {}; drain {}",
             daemon.state.display(),
+            daemon.socket.display(),
             daemon.log,
             daemon.log_level,
             daemon.concurrency,

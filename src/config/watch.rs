@@ -7,6 +7,7 @@ mod fit;
 mod process;
 
 pub(crate) use dispatch::{ON_DEAD, parse_rate};
+pub(super) use process::group;
 pub(crate) use process::{limit_is_above_own, show_ionice, show_limit};
 
 use super::error::{At, Problems, Spot};

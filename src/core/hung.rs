@@ -1,6 +1,7 @@
 //! What does not answer: mounts that hang, and what waits for them. Everything else goes on.
 
 use super::ids::{DirId, MountId};
+use super::lane::Lane;
 use super::operate::Mode;
 use super::runs::{Kind, Run};
 use super::{Core, Mount};
@@ -135,22 +136,26 @@ impl Core {
         }
     }
 
+    /// Whether a mount answers.
+    pub(super) fn lane_words(&self, lane: &Lane) -> String {
+        match lane.silent {
+            Some(since) => format!(
+                "does not answer, said {:.1} s ago",
+                self.now.mono.since(since).as_secs_f64()
+            ),
+            None if lane.slow => "is slow to answer".to_owned(),
+            None => "answers".to_owned(),
+        }
+    }
+
     /// A line for each mount that has to do with a watch.
     pub(super) fn log_mounts(&mut self) {
-        let now = self.now.mono;
         let mut lines = Vec::new();
         for (id, lane) in &self.lanes {
             let Some(mount) = self.mounts.get(id) else {
                 continue;
             };
-            let state = match lane.silent {
-                Some(since) => format!(
-                    "does not answer, said {:.1} s ago",
-                    now.since(since).as_secs_f64()
-                ),
-                None if lane.slow => "is slow to answer".to_owned(),
-                None => "answers".to_owned(),
-            };
+            let state = self.lane_words(lane);
             let (asked, waiting) = lane.waiting();
             let text = format!(
                 "state: the mount ({}) {state}, {asked} questions asked, {waiting} to be asked",

@@ -12,6 +12,7 @@
 //! * `delivery` the arguments of a delivery, written and read
 //! * `replay`  the journal's records back to state, and state to records
 //! * `operate` reload, drain, the state in words; `hung` what does not answer
+//! * `query`  what is asked about the state, in the rows of `view` and in the words of `words`
 //! * `protocol` the lines of workers, encoded and decoded
 #![forbid(unsafe_code)]
 
@@ -21,11 +22,14 @@ pub mod delivery;
 pub mod files;
 pub mod ids;
 pub mod protocol;
+pub mod query;
 pub mod record;
 pub mod select;
 pub mod template;
 pub mod time;
+pub mod view;
 mod vocabulary;
+pub mod words;
 
 mod attempt;
 mod claims;

@@ -413,13 +413,7 @@ impl Core {
             let root = watch.root;
             let text = format!(
                 "state: {}, {} running, {} ready{}, {}",
-                match (watch.active, watch.state) {
-                    (false, _) => "not configured",
-                    (_, Root::Bound) => "watching",
-                    (_, Root::Missing) => "waiting for its directory",
-                    _ if watch.root_silent => "looking for its directory, which does not answer",
-                    (_, Root::Unknown | Root::Resolving) => "looking for its directory",
-                },
+                self.watch_words(watch),
                 self.jobs_running_in(index as u32),
                 self.ready_in(index),
                 if watch.scan.is_some() {
@@ -471,6 +465,24 @@ impl Core {
             .collect();
         for (watch, dir, name, text) in waiting {
             self.log_path(Level::Info, watch, dir, &name, text);
+        }
+        self.log_jobs();
+    }
+
+    /// What happens to jobs that are not simply ready.
+    fn log_jobs(&mut self) {
+        let jobs = self.jobs.iter();
+        let under_way = jobs.filter(|(_, job)| !matches!(job.phase, Phase::Ready));
+        let lines: Vec<(JobId, String)> = under_way
+            .take(LOGGED_MAX)
+            .map(|(id, job)| {
+                let (text, since) = self.job_words(job);
+                let s = self.now.wall.since(since).as_secs_f64();
+                (*id, format!("state: {text}, for {s:.1} s"))
+            })
+            .collect();
+        for (id, text) in lines {
+            self.log_job(Level::Info, id, || text);
         }
     }
 }

@@ -182,6 +182,23 @@ impl Queue {
         }
     }
 
+    /// A job that has a place of this key, and so keeps another from it: only where all places are taken.
+    pub fn holder(&self, key: &[u8]) -> Option<JobId> {
+        let line = self.lines.get(key)?;
+        (line.holders.len() >= self.places?)
+            .then(|| line.holders.first().copied())
+            .flatten()
+    }
+
+    /// How many come before a job: of its key where keys are bounded, else of all. At most `most` are counted.
+    pub fn before(&self, rank: &Rank, key: &[u8], most: usize) -> usize {
+        let waiting = match self.places {
+            Some(_) => self.lines.get(key).map(|line| &line.waiting),
+            None => Some(&self.offered),
+        };
+        waiting.map_or(0, |waiting| waiting.range(..rank).take(most).count())
+    }
+
     /// Nothing to start.
     pub fn is_empty(&self) -> bool {
         self.offered.is_empty()

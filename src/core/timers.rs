@@ -78,6 +78,11 @@ impl Timers {
         self.by_name.contains_key(&timer)
     }
 
+    /// When `timer` is due, if it is armed.
+    pub fn at(&self, timer: Timer) -> Option<Mono> {
+        self.by_name.get(&timer).copied()
+    }
+
     /// The first deadline.
     pub fn next(&self) -> Option<Mono> {
         self.by_time.first().map(|(at, _)| *at)

@@ -101,6 +101,8 @@ pub struct Tree {
     dirs: BTreeMap<DirId, Dir>,
     by_name: BTreeMap<FileKey, DirId>,
     by_wd: BTreeSet<(i32, DirId)>,
+    /// How many different ones are in it.
+    wds: usize,
     by_ident: BTreeMap<(u32, u64, i64), DirId>,
     bases: BTreeMap<DirId, Base>,
     unwatched: BTreeSet<(u32, DirId)>,
@@ -257,8 +259,10 @@ impl Tree {
         let old = std::mem::replace(&mut dir.wd, wd);
         if let Some(old) = old {
             self.by_wd.remove(&(old, id));
+            self.wds -= usize::from(!self.is_wd(old));
         }
         if let Some(wd) = wd {
+            self.wds += usize::from(!self.is_wd(wd));
             self.by_wd.insert((wd, id));
         }
         old.filter(|&old| Some(old) != wd && self.of_wd(old).is_empty())
@@ -516,15 +520,12 @@ impl Tree {
 
     /// How many directories, and how many watch descriptors.
     pub fn count(&self) -> (usize, usize) {
-        let mut wds = 0;
-        let mut last = None;
-        for (wd, _) in &self.by_wd {
-            if last != Some(*wd) {
-                wds += 1;
-                last = Some(*wd);
-            }
-        }
-        (self.dirs.len(), wds)
+        (self.dirs.len(), self.wds)
+    }
+
+    fn is_wd(&self, wd: i32) -> bool {
+        let mut users = self.by_wd.range((wd, DirId(0))..=(wd, DirId(u32::MAX)));
+        users.next().is_some()
     }
 }
 
@@ -617,8 +618,12 @@ mod tests {
         tree.set_wd(one, Some(5));
         tree.set_wd(two, Some(5));
         assert_eq!(tree.of_wd(5), vec![one, two]);
+        assert_eq!(tree.count(), (2, 1));
+        tree.set_wd(two, Some(5));
+        assert_eq!(tree.count(), (2, 1));
         assert_eq!(tree.remove(one, true), None);
         assert_eq!(tree.remove(two, true), Some(5));
+        assert_eq!(tree.count(), (0, 0));
         assert_eq!(tree.add(0, DirId(0), b""), one);
     }
 

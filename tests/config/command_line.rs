@@ -47,7 +47,7 @@ fn check_says_what_it_understood() {
         format!("warning:   path: {root}/none: No such file"),
         "warning:   run: /no/such/program: No such file".into(),
         "warning:   run: no-such-program-at-all is not found in PATH".into(),
-        "s.toml:2: [daemon] socket: accepted, and not used by this version".into(),
+        "; socket /run/x;".into(),
     ] {
         assert!(text.contains(&part), "{part}\n{text}");
     }

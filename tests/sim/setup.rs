@@ -562,6 +562,8 @@ pub fn draw(seed: u64) -> Setup {
                 state_force: false,
                 on_damage: settled::plan::OnDamage::Stop,
                 state: "/var/lib/settled".into(),
+                socket: "/run/settled/control.sock".into(),
+                socket_group: None,
                 log: LogTo::Stderr,
                 log_level: if crate::story::kept() {
                     Level::Debug

@@ -41,7 +41,7 @@ pub(super) fn user(reader: &mut Reader, key: &str, value: &Value) -> Option<At<R
     reader.checked(key, value, parsed)
 }
 
-pub(super) fn group(reader: &mut Reader, key: &str, value: &Value) -> Option<At<u32>> {
+pub(in crate::config) fn group(reader: &mut Reader, key: &str, value: &Value) -> Option<At<u32>> {
     let parsed = match who(reader, key, value)? {
         Who::Name(name) => found_group(name),
         Who::Number(gid) => Ok(gid),

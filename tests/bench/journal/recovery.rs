@@ -24,6 +24,8 @@ fn plan(state: &Path) -> Plan {
     Plan {
         daemon: DaemonPlan {
             state: state.to_owned(),
+            socket: state.join("control.sock"),
+            socket_group: None,
             state_force: true,
             on_damage: settled::plan::OnDamage::Stop,
             log: LogTo::Stderr,

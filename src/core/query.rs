@@ -1,0 +1,421 @@
+//! Questions about the state, answered without changing it, a bounded part of an answer at a time.
+
+use super::Core;
+use super::files::FileKey;
+use super::ids::{DirId, JobId};
+use super::job::{Job, Phase};
+use super::observe::PRIVATE_PREFIX;
+use super::select::{Pattern, Verdict};
+use super::settle::Candidate;
+use super::view::{DaemonRow, FileRow, Finding, MountRow, Nearest, WatchRow, shown};
+use super::watch::{Root, Watch};
+use crate::plan::WatchPlan;
+
+/// How far a list has come. What is there from its beginning to its end is told once; what comes and goes
+/// meanwhile may be told or not, and what settles meanwhile may be told twice, as what it was and what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cursor {
+    /// Candidates above this one; at first all.
+    Candidates(Option<FileKey>),
+    /// Jobs above this one.
+    Jobs(JobId),
+    /// All was told.
+    End,
+}
+
+/// Which files are asked for. What is empty asks for all.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Of these watches.
+    pub watches: Vec<String>,
+    /// In these states, [`super::words::STATES`].
+    pub states: Vec<String>,
+    /// Whose name, or path below the root, this matches.
+    pub name: Option<Pattern>,
+    /// That came before this time.
+    pub before_ns: Option<i64>,
+    /// That came after this time.
+    pub after_ns: Option<i64>,
+}
+
+impl Wanted {
+    fn wants(&self, watch: &str, state: &str, came_ns: i64) -> bool {
+        (self.watches.is_empty() || self.watches.iter().any(|name| name == watch))
+            && (self.states.is_empty() || self.states.iter().any(|word| word == state))
+            && self.before_ns.is_none_or(|at| came_ns < at)
+            && self.after_ns.is_none_or(|at| came_ns > at)
+    }
+}
+
+impl Core {
+    // ---- status ----
+
+    /// What can be told of the whole without going through it. The edge adds what it alone knows.
+    pub fn daemon_row(&self) -> DaemonRow {
+        let (dirs, wds) = self.tree.count();
+        let (known, gone) = self.files.count();
+        DaemonRow {
+            journal: format!("{:08x}", self.journal),
+            state: self.daemon.state.display().to_string(),
+            mode: self.mode_word().into(),
+            now_ns: self.now.wall.0,
+            no_room: !self.room,
+            running: self.jobs_running() as u64,
+            owed: self.jobs.len() as u64,
+            candidates: self.candidates.len() as u64,
+            directories: dirs as u64,
+            inotify_watches: wds as u64,
+            remembered: known as u64,
+            gone: gone as u64,
+            questions: self.asks.len() as u64,
+            ..DaemonRow::default()
+        }
+    }
+
+    /// Up to `most` watches from the one with this index on; how many there are in all.
+    pub fn watch_rows(&self, from: usize, most: usize) -> (Vec<WatchRow>, usize) {
+        let rows = self.watches.iter().enumerate().skip(from).take(most);
+        let rows = rows.map(|(index, watch)| self.watch_row(index, watch));
+        (rows.collect(), self.watches.len())
+    }
+
+    fn watch_row(&self, index: usize, watch: &Watch) -> WatchRow {
+        let (path, path_hex) = shown(&watch.plan.path);
+        WatchRow {
+            watch: watch.plan.name.clone(),
+            path,
+            path_hex,
+            state: self.watch_words(watch).into(),
+            observed: self.observed_text(index as u32),
+            configured: watch.active,
+            paused: false,
+            listing: watch.scan.is_some(),
+            running: self.jobs_running_in(index as u32) as u64,
+            ready: self.ready_in(index) as u64,
+            halted: watch.halted.len() as u64,
+        }
+    }
+
+    /// The mounts that have to do with a watch.
+    pub fn mount_rows(&self) -> Vec<MountRow> {
+        let lanes = self.lanes.iter();
+        let rows = lanes.filter_map(|(id, lane)| {
+            let mount = self.mounts.get(id)?;
+            let (path, path_hex) = shown(&mount.point);
+            let (asked, waiting) = lane.waiting();
+            Some(MountRow {
+                path,
+                path_hex,
+                fstype: mount.fstype.clone(),
+                state: self.lane_words(lane),
+                silent: lane.silent.is_some(),
+                asked: asked as u64,
+                waiting: waiting as u64,
+            })
+        });
+        rows.collect()
+    }
+
+    // ---- list ----
+
+    /// Files that something is to happen to, from `cursor` on: looks at up to `visits` of them, and leaves the cursor
+    /// where the next call goes on.
+    pub fn file_rows(&self, cursor: &mut Cursor, wanted: &Wanted, visits: usize) -> Vec<FileRow> {
+        let mut rows = Vec::new();
+        let mut left = visits;
+        if let Cursor::Candidates(from) = *cursor {
+            use std::ops::Bound::{Excluded, Unbounded};
+            let from = from.map_or(Unbounded, Excluded);
+            for (key, candidate) in self.candidates.range((from, Unbounded)).take(left) {
+                left -= 1;
+                *cursor = Cursor::Candidates(Some(*key));
+                rows.extend(self.wanted_candidate(candidate, wanted));
+            }
+            if left == 0 {
+                return rows;
+            }
+            *cursor = Cursor::Jobs(JobId(0));
+        }
+        if let Cursor::Jobs(JobId(from)) = *cursor {
+            for (id, job) in self.jobs.range(JobId(from + 1)..).take(left) {
+                left -= 1;
+                *cursor = Cursor::Jobs(*id);
+                rows.extend(self.wanted_job(*id, job, wanted));
+            }
+            if left > 0 {
+                *cursor = Cursor::End;
+            }
+        }
+        rows
+    }
+
+    fn wanted_candidate(&self, candidate: &Candidate, wanted: &Wanted) -> Option<FileRow> {
+        let node = self.tree.get(candidate.dir)?;
+        let watch = &self.watches.get(node.watch as usize)?.plan.name;
+        let since = self.wall_of(candidate.since);
+        if !wanted.wants(watch, "waiting", since)
+            || !self.is_named(candidate.dir, &candidate.name, wanted)
+        {
+            return None;
+        }
+        Some(self.candidate_row(node.watch, candidate))
+    }
+
+    fn wanted_job(&self, id: JobId, job: &Job, wanted: &Wanted) -> Option<FileRow> {
+        let watch = &self.watches.get(job.watch as usize)?.plan.name;
+        let wants = wanted.wants(watch, Core::job_word(job), job.settled.0)
+            && self.is_named(job.dir, &job.name, wanted);
+        wants.then(|| self.job_row(id, job))
+    }
+
+    fn is_named(&self, dir: DirId, name: &[u8], wanted: &Wanted) -> bool {
+        let matches = |pattern: &Pattern| match pattern.text().contains('/') {
+            true => pattern.matches(&self.tree.rel(dir, name)),
+            false => pattern.matches(name),
+        };
+        wanted.name.as_ref().is_none_or(matches)
+    }
+
+    pub(super) fn candidate_row(&self, watch: u32, candidate: &Candidate) -> FileRow {
+        let (path, path_hex) = shown(&self.path_of(watch, candidate.dir, &candidate.name));
+        let seen = candidate.seen().map(|(version, _)| version);
+        FileRow {
+            watch: self.watch_name(watch),
+            path,
+            path_hex,
+            state: "waiting".into(),
+            text: candidate.waits.to_string(),
+            since_ns: self.wall_of(candidate.since),
+            size: seen.map_or(0, |version| version.size),
+            mtime_ns: seen.map_or(0, |version| version.mtime_ns),
+            ..FileRow::default()
+        }
+    }
+
+    pub(super) fn job_row(&self, id: JobId, job: &Job) -> FileRow {
+        let (path, path_hex) = shown(&self.path_of(job.watch, job.dir, &job.name));
+        let (text, since) = self.job_words(job);
+        FileRow {
+            watch: self.watch_name(job.watch),
+            path,
+            path_hex,
+            state: Core::job_word(job).into(),
+            text,
+            since_ns: since.0,
+            job: self.job_name(id),
+            key: String::from_utf8_lossy(&job.key).into_owned(),
+            attempt: job.begun,
+            pid: 0,
+            size: job.version.size,
+            mtime_ns: job.version.mtime_ns,
+            settled_ns: job.settled.0,
+            run: match job.phase {
+                Phase::Running { run } => Some(run),
+                _ => None,
+            },
+        }
+    }
+
+    // ---- explain ----
+
+    /// What the watches from index `from` on, `most` of them, have to say about an absolute path: those whose roots
+    /// have it below them, in the configuration or not. And whether there are more watches.
+    pub fn findings(&self, path: &[u8], from: usize, most: usize) -> (Vec<Finding>, bool) {
+        let mut found = Vec::new();
+        for (index, watch) in self.watches.iter().enumerate().skip(from).take(most) {
+            // A root that is reached by a symbolic link has two names.
+            let base = self.tree.path(watch.root, b"");
+            let roots = [Some(&watch.plan.path), base.as_ref()];
+            let rel = roots
+                .into_iter()
+                .flatten()
+                .find_map(|root| below(path, root));
+            if let Some(rel) = rel {
+                found.push(self.finding(index as u32, watch, rel));
+            }
+        }
+        (found, from + most < self.watches.len())
+    }
+
+    /// The watch whose root has the most names in common with a path that is below none.
+    pub fn nearest(&self, path: &[u8]) -> Option<Nearest> {
+        let watches = self.watches.iter().filter(|watch| watch.active);
+        nearest(watches.map(|watch| &watch.plan), path)
+    }
+
+    fn finding(&self, index: u32, watch: &Watch, rel: &[u8]) -> Finding {
+        let mut found = Finding {
+            watch: watch.plan.name.clone(),
+            root: shown(&watch.plan.path).0,
+            rel: shown(rel).0,
+            state: self.watch_words(watch).into(),
+            limits: limits(&watch.plan),
+            ..Finding::default()
+        };
+        let (dir, name, is_dir) = self.walk(watch.root, rel);
+        found.is_directory = is_dir;
+        match watch.active {
+            true => judge(&watch.plan, rel, is_dir, &mut found),
+            false => found.rule = "not-configured".into(),
+        }
+        found.directory = match dir {
+            Some(dir) => self.directory_words(watch, dir),
+            None => "not known: it is not there, or nothing has listed it yet".into(),
+        };
+        let Some(dir) = dir.filter(|_| !is_dir) else {
+            return found;
+        };
+        let key = FileKey::new(dir, name);
+        if let Some(candidate) = self.candidates.get(&key) {
+            found.candidate = Some(self.candidate_row(index, candidate));
+            found.evidence = self.evidence(candidate);
+            found.waits = self.candidate_waits(candidate);
+        }
+        if let Some((id, job)) = self
+            .job_of
+            .get(&key)
+            .and_then(|id| Some((*id, self.jobs.get(id)?)))
+        {
+            found.job = Some(self.job_row(id, job));
+            found.waits.extend(self.job_waits(id, job));
+        }
+        if let Some(known) = self.files.get(key) {
+            let at = i64::from(known.at_s) * 1_000_000_000;
+            match known.gone {
+                true => found.gone_ns = at,
+                false => found.concluded_ns = at,
+            }
+            found.away = known.away;
+        }
+        found
+    }
+
+    /// The directory of a path below a root as far as it is known, the last name, and whether that is a directory
+    /// itself.
+    fn walk<'r>(&self, root: DirId, rel: &'r [u8]) -> (Option<DirId>, &'r [u8], bool) {
+        if rel.is_empty() {
+            return (Some(root).filter(|root| *root != DirId(0)), rel, true);
+        }
+        let mut dir = root;
+        let mut names = rel.split(|byte| *byte == b'/').peekable();
+        while let Some(name) = names.next() {
+            let child = self.tree.child(dir, name);
+            match (child, names.peek()) {
+                (Some(child), None) => return (Some(child), name, true),
+                (None, None) => return (Some(dir).filter(|dir| *dir != DirId(0)), name, false),
+                (Some(child), Some(_)) => dir = child,
+                (None, Some(_)) => return (None, name, false),
+            }
+        }
+        (None, rel, false)
+    }
+
+    fn directory_words(&self, watch: &Watch, dir: DirId) -> String {
+        let Some(node) = self.tree.get(dir) else {
+            return "not known".into();
+        };
+        let how = match (node.wd.is_some(), node.deaf, node.unwatched) {
+            (_, true, _) => "it cannot be read, and is tried again",
+            (true, _, _) => "watched by inotify",
+            (_, _, true) => "listed: no inotify watch was left for it",
+            _ if watch.state == Root::Bound && node.bound => "listed",
+            _ => "not listed yet",
+        };
+        match self.tree.mount(dir) {
+            Some(mount) if self.does_not_answer(mount) => {
+                format!("{how}; its mount does not answer")
+            }
+            _ => how.into(),
+        }
+    }
+}
+
+/// The watch whose root has the most names in common with a path that is below none.
+pub fn nearest<'p>(watches: impl Iterator<Item = &'p WatchPlan>, path: &[u8]) -> Option<Nearest> {
+    let common = |root: &[u8]| {
+        let names = root.split(|byte| *byte == b'/');
+        let mut of_path = path.split(|byte| *byte == b'/');
+        names
+            .take_while(|name| of_path.next() == Some(*name))
+            .count()
+    };
+    let plan = watches.max_by_key(|plan| common(&plan.path))?;
+    Some(Nearest {
+        watch: plan.name.clone(),
+        root: shown(&plan.path).0,
+        text: match below(&plan.path, path) {
+            Some(_) => "its root lies below the path",
+            None => "the path does not lie below its root",
+        }
+        .into(),
+    })
+}
+
+/// By which rule a path below the root of a watch is selected or not.
+pub fn judge(plan: &WatchPlan, rel: &[u8], is_dir: bool, found: &mut Finding) {
+    let mut no = |rule: &str, pattern: &str, at: &[u8]| {
+        found.rule = rule.into();
+        found.pattern = pattern.into();
+        found.at = shown(at).0;
+    };
+    if let Some(own) = plan.excluded.iter().find(|own| below(rel, own).is_some()) {
+        return no("own", &shown(own).0, own);
+    }
+    let slashes = rel.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+    for on_the_way in slashes.filter_map(|(at, _)| rel.get(..at)) {
+        if !plan.recursive {
+            return no("recursive", "", on_the_way);
+        }
+        match plan.select.enter(on_the_way) {
+            Verdict::BuiltIn(pattern) => return no("built-in", pattern, on_the_way),
+            Verdict::Excluded(pattern) => return no("exclude", &pattern, on_the_way),
+            Verdict::NotIncluded | Verdict::Yes => {}
+        }
+    }
+    let name = rel.rsplit(|byte| *byte == b'/').next().unwrap_or(rel);
+    if name.starts_with(PRIVATE_PREFIX) {
+        return no("private", ".settled-*", b"");
+    }
+    let verdict = match is_dir {
+        true if rel.is_empty() => Verdict::Yes,
+        true if !plan.recursive => return no("recursive", "", rel),
+        true => plan.select.enter(rel),
+        false => plan.select.file(rel),
+    };
+    match verdict {
+        Verdict::Yes => found.selected = true,
+        Verdict::BuiltIn(pattern) => no("built-in", pattern, b""),
+        Verdict::Excluded(pattern) => no("exclude", &pattern, b""),
+        Verdict::NotIncluded => no("include", "", b""),
+    }
+}
+
+/// The sizes and ages that are selected.
+fn limits(plan: &WatchPlan) -> String {
+    let select = &plan.select;
+    let mut words = Vec::new();
+    if let Some(size) = select.min_size {
+        words.push(format!("min_size is {size} bytes"));
+    }
+    if let Some(size) = select.max_size {
+        words.push(format!("max_size is {size} bytes"));
+    }
+    if let Some(age) = select.min_age {
+        words.push(format!("min_age is {} s", age.as_secs_f64()));
+    }
+    if let Some(age) = select.ignore_older {
+        words.push(format!("ignore_older is {} s", age.as_secs_f64()));
+    }
+    words.join(", ")
+}
+
+/// `path` below `root`, which may be relative or absolute like it.
+fn below<'p>(path: &'p [u8], root: &[u8]) -> Option<&'p [u8]> {
+    let root = root.strip_suffix(b"/").unwrap_or(root);
+    let rest = path.strip_prefix(root)?;
+    match rest {
+        [] => Some(rest),
+        [b'/', rest @ ..] => Some(rest),
+        _ => None,
+    }
+}
