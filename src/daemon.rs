@@ -3,6 +3,7 @@
 
 mod burst;
 mod compaction;
+mod control;
 mod output;
 mod room;
 mod start;
@@ -10,6 +11,7 @@ mod start;
 pub use start::{Source, run};
 
 use crate::child::{Children, Happening};
+use crate::control::server::Server;
 use crate::core::time::{Mono, Now};
 use crate::core::{Command, Core, Effect, Input, LogLine};
 use crate::journal::Journal;
@@ -105,6 +107,9 @@ struct Daemon {
     effects: Vec<Effect>,
     room: room::Room,
     compaction: compaction::Compaction,
+    /// None where the socket cannot be had, which was said.
+    control: Option<Server>,
+    meter: control::Meter,
     stops: u32,
     watchdog: Option<Mono>,
     stop: Option<u8>,
@@ -129,7 +134,9 @@ impl Daemon {
         let mut effects = std::mem::take(&mut self.effects);
         self.core.swap_effects(&mut effects);
         // 4. What was decided becomes durable, with one flush.
+        let before = clock::boottime();
         self.remember(&effects)?;
+        self.meter.flushed(before, clock::boottime());
         // 5. Only then it is done.
         for effect in effects.drain(..) {
             self.perform(effect)?;
@@ -139,13 +146,18 @@ impl Daemon {
         self.tend_children()?;
         self.flush_rooms();
         self.compact()?;
+        self.answer_clients();
+        self.meter.turned(self.now, clock::boottime());
         Ok(self.stop.map(ExitCode::from))
     }
 
     // ---- 1 ----
 
     fn sleep(&mut self) -> Result<(), Fatal> {
-        let more = self.due.any() || self.children.has_due() || !self.late.is_empty();
+        let more = self.due.any()
+            || self.children.has_due()
+            || !self.late.is_empty()
+            || self.control.as_ref().is_some_and(Server::has_due);
         let timeout = if more {
             Some(Duration::ZERO)
         } else {
@@ -176,6 +188,7 @@ impl Daemon {
             self.log.wants_wakeup(),
             self.room.deadline(),
             self.burst.deadline(),
+            self.control.as_ref().and_then(Server::deadline),
             self.watchdog,
             self.manager
                 .wants_retry()
@@ -201,6 +214,11 @@ impl Daemon {
                 MOUNTS => self.due.mounts = true,
                 compaction::COMPACTION => self.due.compaction = true,
                 token if Scouts::owns(token) => self.due.scouts.push(token),
+                token if Server::owns(token) => {
+                    if let Some(control) = &mut self.control {
+                        control.ready(event);
+                    }
+                }
                 token => {
                     self.children
                         .ready(token)
@@ -483,6 +501,7 @@ impl Daemon {
             Err(error) => format!("/proc/self/status: {error}"),
         };
         self.say(Level::Info, text);
+        self.say(Level::Info, self.meter.words());
     }
 
     fn say(&mut self, level: Level, text: String) {
@@ -522,6 +541,8 @@ impl Daemon {
                 self.log.set_level(plan.daemon.log_level);
                 self.scouts.set_silent_after(plan.daemon.mount_silent);
                 self.children.reopen_outputs();
+                self.listen(&plan.daemon.socket, plan.daemon.socket_group);
+                self.meter.loaded(self.now);
                 Some(plan)
             }
             Err(errors) => {

@@ -25,6 +25,7 @@
 //! | [`journal`] | what was decided, durable before it is done |
 //! | [`claim`] | claims on a share that several machines work on, in a process for each watch |
 //! | [`slots`] | locks that outlive the daemon: whether a process of an earlier attempt is still there |
+//! | [`control`] | the control socket, both ends: what a person asks of a running daemon |
 //! | [`service`], [`log`] | signals and the service manager; lines out, never waiting |
 //! | [`memory`] | what the daemon itself takes, from `/proc/self/status` |
 //! | [`sys`] | the only `unsafe` |
@@ -40,6 +41,7 @@ pub mod child;
 pub mod claim;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod core;
 pub mod daemon;
 pub mod deliver;

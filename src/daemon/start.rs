@@ -95,6 +95,7 @@ impl Daemon {
         // Not before the journal's lock is held: slots belong to one daemon.
         let slots = Slots::open(&plan.daemon.state).map_err(os("the state directory's slots"))?;
         let silent = plan.daemon.mount_silent;
+        let (socket, group) = (plan.daemon.socket.clone(), plan.daemon.socket_group);
         let mut core = Core::new(plan, opened.id());
         let (journal, report) = opened
             .replay(|at, record| core.replay(at, record))
@@ -150,6 +151,8 @@ impl Daemon {
             effects: Vec::new(),
             room: Room::new(slack.look),
             compaction: Compaction::new(slack, !report.damage.is_empty()),
+            control: None,
+            meter: super::control::Meter::new(now),
             stops: 0,
             watchdog: None,
             stop: None,
@@ -161,6 +164,8 @@ impl Daemon {
                 "SETTLED_TEST_DROP: events are dropped on purpose".into(),
             );
         }
+        // The journal's lock is held: nobody else of this state directory listens.
+        daemon.listen(&socket, group);
         let table = daemon.read_mounts().unwrap_or_default();
         daemon.core.start(now, table);
         Ok(daemon)

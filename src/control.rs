@@ -1,0 +1,99 @@
+//! The control socket, both ends: what a person asks of a running daemon.
+//!
+//! A request is one JSON object on one line, [`Request`]; its answer is a line for each row, [`Line`], of which the last
+//! is `{"end":true}` or `{"error":{...}}`. Then the next request may come. Whoever connects is known by credentials.
+//! The socket is the daemon's own and bounded in every direction: see [`server`].
+
+pub mod client;
+pub mod server;
+
+use crate::core::view::{DaemonRow, FileRow, Finding, MountRow, Nearest, WatchRow};
+use serde::{Deserialize, Serialize};
+
+/// Longest request, in bytes, with its newline.
+pub const REQUEST_MAX: usize = 64 * 1024;
+/// Longest path that is asked about: no path that the kernel takes is longer (path_resolution(7)).
+pub const PATH_MAX: usize = 4096;
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// The daemon, its watches and mounts.
+    Status {},
+    /// Files that something is to happen to.
+    List {
+        /// Of these watches; of all where empty.
+        #[serde(default)]
+        watches: Vec<String>,
+        /// In these states; in all where empty.
+        #[serde(default)]
+        states: Vec<String>,
+        /// Whose name this pattern matches: text and `*` only.
+        #[serde(default)]
+        name: Option<String>,
+        /// That came before, nanoseconds since 1970.
+        #[serde(default)]
+        before_ns: Option<i64>,
+        /// That came after.
+        #[serde(default)]
+        after_ns: Option<i64>,
+    },
+    /// What is known of one path.
+    Explain {
+        /// Absolute.
+        path: String,
+        /// The same, if that is not UTF-8.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        path_hex: String,
+    },
+}
+
+impl Request {
+    /// Whether it changes something: that is for root and the daemon's user.
+    pub fn is_command(&self) -> bool {
+        match self {
+            Request::Status {} | Request::List { .. } | Request::Explain { .. } => false,
+        }
+    }
+}
+
+/// Why a request is not answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Refusal {
+    /// One word: `busy`, `denied`, `bad-request`, `too-long`.
+    pub code: String,
+    /// A sentence.
+    pub message: String,
+    /// What to do about it; may be empty.
+    pub remedy: String,
+}
+
+impl Refusal {
+    /// A refusal with all its parts.
+    pub fn new(code: &str, message: impl Into<String>, remedy: impl Into<String>) -> Refusal {
+        Refusal {
+            code: code.into(),
+            message: message.into(),
+            remedy: remedy.into(),
+        }
+    }
+}
+
+/// A line of an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)]
+pub enum Line {
+    Daemon(Box<DaemonRow>),
+    Watch(WatchRow),
+    Mount(MountRow),
+    File(Box<FileRow>),
+    Finding(Box<Finding>),
+    Nearest(Nearest),
+    /// The answer is complete.
+    End(bool),
+    /// There is none, or no more of it.
+    Error(Refusal),
+}

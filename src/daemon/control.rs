@@ -1,0 +1,133 @@
+//! What the loop does for those who ask: the socket, what only the edge knows, and how long its own turns take.
+
+use super::{Daemon, Source};
+use crate::child::Children;
+use crate::control::server::{Knows, Server};
+use crate::core::ids::RunId;
+use crate::core::time::{Mono, Now, Wall};
+use crate::core::view::DaemonRow;
+use crate::plan::Level;
+use std::path::Path;
+use std::time::Duration;
+
+/// The longest turn and the longest flush since the start.
+#[derive(Debug)]
+pub(super) struct Meter {
+    started: Wall,
+    loaded: Wall,
+    /// Without its flush, and when.
+    turn: (Duration, Wall),
+    flush: Duration,
+    /// That of the turn under way.
+    flushing: Duration,
+}
+
+impl Meter {
+    pub(super) fn new(now: Now) -> Meter {
+        Meter {
+            started: now.wall,
+            loaded: now.wall,
+            turn: (Duration::ZERO, now.wall),
+            flush: Duration::ZERO,
+            flushing: Duration::ZERO,
+        }
+    }
+
+    /// What a turn decided is durable.
+    pub(super) fn flushed(&mut self, from: Mono, to: Mono) {
+        self.flushing = to.since(from);
+        self.flush = self.flush.max(self.flushing);
+    }
+
+    /// A turn that began at `from` is over.
+    pub(super) fn turned(&mut self, from: Now, to: Mono) {
+        let took = to.since(from.mono).saturating_sub(self.flushing);
+        if took > self.turn.0 {
+            self.turn = (took, from.wall);
+        }
+    }
+
+    /// A configuration was read and taken.
+    pub(super) fn loaded(&mut self, now: Now) {
+        self.loaded = now.wall;
+    }
+
+    pub(super) fn words(&self) -> String {
+        format!(
+            "state: the longest turn of the loop took {:.1} ms, the longest flush of the journal {:.1} ms",
+            self.turn.0.as_secs_f64() * 1e3,
+            self.flush.as_secs_f64() * 1e3
+        )
+    }
+}
+
+/// What only the edge knows.
+struct Edge<'a> {
+    children: &'a Children,
+    meter: &'a Meter,
+    source: &'a Source,
+    dropped: u64,
+}
+
+impl Knows for Edge<'_> {
+    fn complete(&self, row: &mut DaemonRow) {
+        let us = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        row.version = env!("CARGO_PKG_VERSION").into();
+        row.pid = std::process::id();
+        row.config = match self.source {
+            Source::File(path) => path.display().to_string(),
+            Source::Arguments => String::new(),
+        };
+        row.started_ns = self.meter.started.0;
+        row.loaded_ns = self.meter.loaded.0;
+        // Where it cannot be read, which the state in the log says, there is none to tell.
+        row.memory_kib = crate::memory::resident_kib().unwrap_or(0);
+        row.longest_turn_us = us(self.meter.turn.0);
+        row.longest_turn_ns = self.meter.turn.1.0;
+        row.longest_flush_us = us(self.meter.flush);
+        row.dropped_log_lines = self.dropped;
+    }
+
+    fn pid(&self, run: RunId) -> Option<i32> {
+        self.children.pid(run)
+    }
+}
+
+impl Daemon {
+    /// Listens at `path`, if it does not. That it cannot is no reason to leave files lying: it is said.
+    pub(super) fn listen(&mut self, path: &Path, group: Option<u32>) {
+        if let Some(control) = &mut self.control
+            && control.path() == path
+        {
+            control.set_group(group);
+            return;
+        }
+        let opened = match self.poll.registry().try_clone() {
+            Ok(registry) => Server::open(path, group, registry),
+            Err(error) => Err(error.to_string()),
+        };
+        match opened {
+            Ok(control) => self.control = Some(control),
+            Err(error) => {
+                let text = format!(
+                    "the control socket cannot be had: {error}; nothing can be asked of this daemon until a reload"
+                );
+                self.say(Level::Warning, text);
+            }
+        }
+    }
+
+    /// Reads what clients ask and answers some of it.
+    pub(super) fn answer_clients(&mut self) {
+        let Some(control) = &mut self.control else {
+            return;
+        };
+        let edge = Edge {
+            children: &self.children,
+            meter: &self.meter,
+            source: &self.source,
+            dropped: self.log.dropped(),
+        };
+        control.turn(self.now.mono, &self.core, &edge);
+    }
+}
