@@ -1,9 +1,14 @@
 //! Flags, subcommands and exit codes, from one table ([`command`], [`EXIT_CODES`]).
 
 mod append;
+mod ask;
 mod check;
 mod completions;
+mod explain;
+mod holders;
 mod journal;
+mod list;
+mod status;
 mod watch;
 
 pub use check::Filesystem;
@@ -64,7 +69,7 @@ pub const EXIT_CODES: [(u8, &str, &str); 12] = [
     (
         exit::UNAVAILABLE,
         "EX_UNAVAILABLE",
-        "the log's socket is not there",
+        "the log's socket is not there, or no daemon answers where one is needed",
     ),
     (
         exit::SOFTWARE,
@@ -89,12 +94,12 @@ pub const EXIT_CODES: [(u8, &str, &str); 12] = [
     (
         exit::TEMPFAIL,
         "EX_TEMPFAIL",
-        "another daemon holds the journal",
+        "another daemon holds the journal, or the daemon has as many clients as it takes",
     ),
     (
         exit::NOPERM,
         "EX_NOPERM",
-        "no permission for the state directory",
+        "no permission for the state directory, or to ask the daemon",
     ),
     (exit::CONFIG, "EX_CONFIG", "the configuration is wrong"),
 ];
@@ -128,6 +133,9 @@ fn public() -> Command {
                         .help("The systemd unit, or its file, that is to run it: what it cannot reach is named"),
                 ),
         )
+        .subcommand(status::command())
+        .subcommand(list::command())
+        .subcommand(explain::command())
         .subcommand(journal::command())
         .subcommand(completions::command())
 }
@@ -171,6 +179,9 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             let unit = given.get_one::<String>("unit").map(String::as_str);
             check_file(&config_path(given), unit)
         }
+        Some(("status", given)) => status::run(given),
+        Some(("list", given)) => list::run(given),
+        Some(("explain", given)) => explain::run(given),
         Some(("journal", given)) => journal::run(given),
         Some(("completions", given)) => completions::run(given, public()),
         Some(("append-output", given)) => append::run(given),

@@ -10,6 +10,7 @@ mod program;
 
 use settled::cli::EXIT_CODES;
 use settled::core::template::FIELDS;
+use settled::core::words::STATES;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -117,7 +118,7 @@ fn options_of(help: &str) -> BTreeSet<String> {
     options
 }
 
-/// The options that settled(8) lists: `.It Fl c Ar file , Fl -config Ar file`.
+/// The options that a page lists: `.It Fl c Ar file , Fl -config Ar file`.
 fn options_in(page: &str) -> BTreeSet<String> {
     let mut options = BTreeSet::new();
     for item in page.lines().filter_map(|line| line.strip_prefix(".It Fl ")) {
@@ -129,41 +130,100 @@ fn options_in(page: &str) -> BTreeSet<String> {
     options
 }
 
-/// The pages that describe the command line, one after another.
-fn pages() -> String {
-    files("man", &["settled.1", "settled.8"])
-        .iter()
-        .map(|page| read(page))
+/// The commands that a page has.
+fn commands_in(page: &str) -> BTreeSet<String> {
+    let start = page.find(".Ss Commands").unwrap();
+    let end = start + page[start..].find(".Ss Options").unwrap();
+    page[start..end]
+        .lines()
+        .filter_map(|line| line.strip_prefix(".It Cm "))
+        .flat_map(|names| names.split(" , Cm "))
+        .map(str::to_owned)
         .collect()
 }
 
 #[test]
-fn options_and_commands_are_the_ones_in_the_manual() {
-    let page = pages();
+fn options_and_commands_are_the_ones_in_settled_1_and_8() {
+    let pages = [read("man/settled.1"), read("man/settled.8")];
     let top = help(&[]);
     let commands = commands_of(&top);
     assert!(commands.contains("run"), "no commands in {top}");
 
-    let documented: BTreeSet<String> = page
-        .split("\n.Ss Commands\n")
-        .skip(1)
-        .filter_map(|rest| rest.split("\n.Ss ").next()?.split("\n.Sh ").next())
-        .flat_map(str::lines)
-        .filter_map(|line| line.strip_prefix(".It Cm "))
-        .flat_map(|names| names.split(" , Cm "))
-        .map(str::to_owned)
-        .collect();
-    assert_eq!(commands, documented, "commands: program, then manual");
+    let documented = pages.each_ref().map(|page| commands_in(page));
+    let all: BTreeSet<String> = documented.iter().flatten().cloned().collect();
+    assert_eq!(commands, all, "commands: program, then manual");
+    assert_eq!(
+        documented[0].intersection(&documented[1]).next(),
+        None,
+        "a command in two pages"
+    );
 
-    let mut options = options_of(&top);
-    for command in &commands {
-        let text = help(&[command]);
-        options.append(&mut options_of(&text));
-        for below in commands_of(&text) {
-            options.append(&mut options_of(&help(&[command, &below])));
+    for (page, commands) in pages.iter().zip(&documented) {
+        // What the program has without a command is in the daemon's page.
+        let mut options = match commands.contains("run") {
+            true => options_of(&top),
+            false => BTreeSet::new(),
+        };
+        let mut help_itself = BTreeSet::new();
+        for command in commands {
+            let text = help(&[command]);
+            options.append(&mut options_of(&text));
+            for below in commands_of(&text) {
+                options.append(&mut options_of(&help(&[command, &below])));
+            }
+        }
+        if !commands.contains("run") {
+            help_itself.extend(["-h".to_owned(), "--help".to_owned()]);
+        }
+        let options: BTreeSet<String> = options.difference(&help_itself).cloned().collect();
+        assert_eq!(options, options_in(page), "options: program, then manual");
+    }
+}
+
+/// The words after `.Cm` in items of a section, and those of its lists in a line.
+#[test]
+fn states_are_the_ones_in_settled_1() {
+    let page = read("man/settled.1");
+    let start = page.find(".Sh STATES").unwrap();
+    let end = start + page[start..].find(".Sh JSON").unwrap();
+    let items: BTreeSet<&str> = page[start..end]
+        .lines()
+        .filter_map(|line| line.strip_prefix(".It Cm "))
+        .collect();
+    let known: BTreeSet<&str> = STATES.iter().map(|(word, _)| *word).collect();
+    assert_eq!(known, items, "program, then manual");
+    let over = page[start..end]
+        .lines()
+        .find_map(|line| line.strip_prefix(".Cm ")?.strip_suffix(" ."))
+        .unwrap();
+    let over: BTreeSet<&str> = over.split(" , ").collect();
+    let text = help(&["list"]);
+    let values = text
+        .split("[possible values: ")
+        .nth(1)
+        .and_then(|rest| rest.split(']').next())
+        .unwrap();
+    let all: BTreeSet<&str> = values.split(',').map(str::trim).collect();
+    assert_eq!(all, known.union(&over).copied().collect());
+}
+
+#[test]
+fn exit_codes_of_settled_1_are_the_programs() {
+    let page = read("man/settled.1");
+    let start = page.find(".Sh EXIT STATUS").unwrap();
+    let end = start + page[start..].find(".Sh EXAMPLES").unwrap();
+    let mut code = 0;
+    for line in page[start..end].lines() {
+        if let Some(number) = line.strip_prefix(".It ") {
+            code = number.parse().unwrap();
+        }
+        if let Some(name) = line.strip_prefix(".Pq Dv ") {
+            let name = name.trim_end_matches(" .");
+            let known = EXIT_CODES.iter().any(|(c, n, _)| (*c, *n) == (code, name));
+            assert!(known, "{code} {name}");
         }
     }
-    assert_eq!(options, options_in(&page), "options: program, then manual");
+    assert!(code > 70);
 }
 
 #[test]
@@ -254,7 +314,7 @@ fn known(daemon: bool) -> BTreeSet<String> {
     let of = if daemon { "DaemonPlan" } else { "WatchPlan" };
     // These act before there is a plan, or not at all yet.
     let mut keys = if daemon {
-        vec!["include", "socket"]
+        vec!["include"]
     } else {
         vec!["cycle"]
     };

@@ -86,6 +86,17 @@ pub fn verify(dir: &Path) -> Result<Vec<Damage>, JournalError> {
     Ok(open(dir)?.walk(&mut |_, _, _| ())?.damage)
 }
 
+/// Calls `each` with every record and its time, in order. The journal's id, and what is damaged: the records around
+/// it are given.
+pub fn each(
+    dir: &Path,
+    each: &mut dyn FnMut(Wall, &Record),
+) -> Result<(u32, Vec<Damage>), JournalError> {
+    let mut reader = open(dir)?;
+    let walked = reader.walk(&mut |_, wall, record| each(wall, record))?;
+    Ok((reader.id()?, walked.damage))
+}
+
 /// Why a dump ended early.
 #[derive(Debug)]
 pub enum DumpError {

@@ -24,6 +24,7 @@ mod compact;
 mod directory;
 pub mod error;
 pub mod format;
+pub mod history;
 pub mod inspect;
 mod lock;
 mod open;

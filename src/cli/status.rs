@@ -1,0 +1,134 @@
+//! `settled status`: the daemon, its watches and mounts.
+
+use super::ask::{self, Target, ago, print, shown_path, span, stamp};
+use super::exit;
+use crate::control::{Line, Request};
+use crate::core::view::{DaemonRow, MountRow, WatchRow};
+use clap::{ArgMatches, Command};
+use std::fmt::Write;
+use std::process::ExitCode;
+
+pub(super) fn command() -> Command {
+    Command::new("status")
+        .about("Say what a running daemon watches and what it is about")
+        .args(ask::arguments())
+}
+
+pub(super) fn run(given: &ArgMatches) -> ExitCode {
+    let target = match Target::of(given) {
+        Ok(target) => target,
+        Err(code) => return code,
+    };
+    let lines = match target.ask(&Request::Status {}) {
+        Ok(lines) => lines,
+        Err(error) => return ask::fail_no_answer("status", &error),
+    };
+    let text = match given.get_flag("json") {
+        true => lines.iter().map(|(text, _)| format!("{text}\n")).collect(),
+        false => describe(&lines),
+    };
+    match print("status", &text) {
+        Ok(()) => ExitCode::from(exit::OK),
+        Err(code) => code,
+    }
+}
+
+/// Watches first, then mounts: the rows come as the daemon has them at hand.
+pub(super) fn describe(lines: &[(String, Line)]) -> String {
+    let mut out = String::new();
+    for (_, line) in lines {
+        if let Line::Daemon(row) = line {
+            daemon(&mut out, row);
+        }
+    }
+    for (_, line) in lines {
+        if let Line::Watch(row) = line {
+            watch(&mut out, row);
+        }
+    }
+    for (_, line) in lines {
+        if let Line::Mount(row) = line {
+            mount(&mut out, row);
+        }
+    }
+    out
+}
+
+// Writing to a string cannot fail.
+
+pub(super) fn daemon(out: &mut String, row: &DaemonRow) {
+    let started = stamp(row.started_ns);
+    let _ = writeln!(
+        out,
+        "settled {}, process {}, started {started} ({} ago), {}",
+        row.version,
+        row.pid,
+        span(ago(row.started_ns)),
+        row.mode
+    );
+    if !row.config.is_empty() {
+        let config = ask::shown(row.config.as_bytes());
+        let _ = writeln!(out, "{config}, read {}", stamp(row.loaded_ns));
+    }
+    let _ = writeln!(
+        out,
+        "{} running, {} jobs owed, {} candidates, {} directories, {} inotify watches, {} files remembered ({} of \
+         them gone), {} questions outstanding",
+        row.running,
+        row.owed,
+        row.candidates,
+        row.directories,
+        row.inotify_watches,
+        row.remembered,
+        row.gone,
+        row.questions
+    );
+    let _ = writeln!(
+        out,
+        "{:.1} MiB of memory; the longest turn of the loop took {:.1} ms ({}), the longest flush of the journal {:.1} ms",
+        row.memory_kib as f64 / 1024.0,
+        row.longest_turn_us as f64 / 1e3,
+        stamp(row.longest_turn_ns),
+        row.longest_flush_us as f64 / 1e3
+    );
+    if row.no_room {
+        out.push_str("no room for the journal: nothing new is started until there is\n");
+    }
+    if row.dropped_log_lines > 0 {
+        let _ = writeln!(out, "dropped lines: {}", row.dropped_log_lines);
+    }
+}
+
+pub(super) fn watch(out: &mut String, row: &WatchRow) {
+    let _ = write!(
+        out,
+        "watch {} {}: {}, {} running, {} ready",
+        row.watch,
+        shown_path(&row.path, &row.path_hex),
+        row.state,
+        row.running,
+        row.ready
+    );
+    if row.paused {
+        out.push_str(", paused");
+    }
+    if row.halted > 0 {
+        let _ = write!(out, ", {} dead hold up others", row.halted);
+    }
+    if row.listing {
+        out.push_str(", listing");
+    }
+    let _ = writeln!(out, ", {}", row.observed);
+}
+
+pub(super) fn mount(out: &mut String, row: &MountRow) {
+    let _ = writeln!(
+        out,
+        "mount {} ({}): {}, {} questions asked, {} to be asked",
+        shown_path(&row.path, &row.path_hex),
+        row.fstype,
+        row.state,
+        row.asked,
+        row.waiting
+    );
+}
