@@ -8,6 +8,7 @@ mod explain;
 mod holders;
 mod journal;
 mod list;
+mod order;
 mod status;
 mod watch;
 
@@ -64,7 +65,7 @@ pub const EXIT_CODES: [(u8, &str, &str); 12] = [
     (
         exit::NOINPUT,
         "EX_NOINPUT",
-        "the configuration file or the journal cannot be read",
+        "the configuration file or the journal cannot be read, or what was named is not there",
     ),
     (
         exit::UNAVAILABLE,
@@ -94,7 +95,7 @@ pub const EXIT_CODES: [(u8, &str, &str); 12] = [
     (
         exit::TEMPFAIL,
         "EX_TEMPFAIL",
-        "another daemon holds the journal, or the daemon has as many clients as it takes",
+        "another daemon holds the journal, the daemon has as many clients as it takes, or what was named is under way",
     ),
     (
         exit::NOPERM,
@@ -136,6 +137,7 @@ fn public() -> Command {
         .subcommand(status::command())
         .subcommand(list::command())
         .subcommand(explain::command())
+        .subcommands(order::commands())
         .subcommand(journal::command())
         .subcommand(completions::command())
 }
@@ -182,6 +184,10 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(("status", given)) => status::run(given),
         Some(("list", given)) => list::run(given),
         Some(("explain", given)) => explain::run(given),
+        Some((
+            command @ ("retry" | "forget" | "pause" | "resume" | "rescan" | "reload"),
+            given,
+        )) => order::run(command, given),
         Some(("journal", given)) => journal::run(given),
         Some(("completions", given)) => completions::run(given, public()),
         Some(("append-output", given)) => append::run(given),

@@ -47,6 +47,49 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         path_hex: String,
     },
+    /// Run a job again, or now.
+    Retry(Named),
+    /// Make no more attempts of it.
+    Forget(Named),
+    /// Start nothing of a watch.
+    Pause {
+        /// Its name.
+        watch: String,
+    },
+    /// Go on with it.
+    Resume {
+        /// Its name.
+        watch: String,
+    },
+    /// List again.
+    Rescan {
+        /// This watch; all where there is none.
+        #[serde(default)]
+        watch: Option<String>,
+    },
+    /// Read the configuration again.
+    Reload {},
+}
+
+/// A job by its name, or by the path of its file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Named {
+    /// The job; empty where the path tells.
+    pub job: String,
+    /// Absolute.
+    pub path: String,
+    /// The same, if that is not UTF-8.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub path_hex: String,
+}
+
+/// What was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DoneRow {
+    /// A sentence.
+    pub text: String,
 }
 
 impl Request {
@@ -54,6 +97,12 @@ impl Request {
     pub fn is_command(&self) -> bool {
         match self {
             Request::Status {} | Request::List { .. } | Request::Explain { .. } => false,
+            Request::Retry(_)
+            | Request::Forget(_)
+            | Request::Pause { .. }
+            | Request::Resume { .. }
+            | Request::Rescan { .. }
+            | Request::Reload {} => true,
         }
     }
 }
@@ -62,7 +111,7 @@ impl Request {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Refusal {
-    /// One word: `busy`, `denied`, `bad-request`, `too-long`.
+    /// One word: `busy`, `denied`, `bad-request`, `too-long`, `not-found`, `conflict`, `configuration`.
     pub code: String,
     /// A sentence.
     pub message: String,
@@ -92,6 +141,7 @@ pub enum Line {
     File(Box<FileRow>),
     Finding(Box<Finding>),
     Nearest(Nearest),
+    Done(DoneRow),
     /// The answer is complete.
     End(bool),
     /// There is none, or no more of it.

@@ -239,6 +239,7 @@ impl Daemon {
     fn drain(&mut self, inputs: &mut Vec<Input>) -> Result<(), Fatal> {
         self.note_ready()?;
         self.drain_signals(inputs)?;
+        self.take_orders(inputs);
         if std::mem::take(&mut self.due.mounts)
             && let Some(mounts) = self.read_mounts()
         {
@@ -304,7 +305,7 @@ impl Daemon {
         for signal in std::mem::take(&mut self.held) {
             match signal {
                 Signal::Hup => {
-                    if let Some(plan) = self.reload() {
+                    if let Ok(plan) = self.reload() {
                         inputs.push(Input::Command(Command::Reload(Box::new(plan))));
                     }
                 }
@@ -418,6 +419,7 @@ impl Daemon {
             }
             Effect::CloseInput(run) => self.children.close_input(run),
             Effect::AskSlot(slot, signal) => self.children.ask_slot(slot, signal),
+            Effect::Answer(client, answer) => self.answer_order(client, answer),
             Effect::Log(level, line) => self.log.line(level, &line),
             Effect::Ready => {
                 self.tell(|manager| manager.ready());
@@ -525,14 +527,12 @@ impl Daemon {
         }
     }
 
-    /// Reads the configuration again. A bad one changes nothing.
-    fn reload(&mut self) -> Option<crate::plan::Plan> {
+    /// Reads the configuration again. A bad one changes nothing: the sentences that say why are logged and given.
+    fn reload(&mut self) -> Result<crate::plan::Plan, String> {
         let Source::File(path) = &self.source else {
-            self.say(
-                Level::Warning,
-                "SIGHUP: there is no configuration file to read again; nothing changes".into(),
-            );
-            return None;
+            let text = "reload: there is no configuration file to read again; nothing changes";
+            self.say(Level::Warning, text.into());
+            return Err(text.into());
         };
         let loaded = crate::config::load(path);
         self.tell(|manager| manager.reloading());
@@ -543,14 +543,14 @@ impl Daemon {
                 self.children.reopen_outputs();
                 self.listen(&plan.daemon.socket, plan.daemon.socket_group);
                 self.meter.loaded(self.now);
-                Some(plan)
+                Ok(plan)
             }
             Err(errors) => {
                 for line in errors.to_string().lines() {
                     self.say(Level::Error, line.to_owned());
                 }
                 self.say(Level::Error, "reload: nothing changes".into());
-                None
+                Err(errors.to_string())
             }
         };
         self.tell(|manager| manager.ready());

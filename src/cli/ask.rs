@@ -98,17 +98,24 @@ impl Target {
 
 /// Why a command that needs a daemon has no answer, and what to do about it.
 pub(super) fn fail_no_answer(command: &str, error: &NoAnswer) -> ExitCode {
-    let code = match error {
+    let text = format!("settled {command}: {}", reason(error));
+    fail(exit_code(error), &text)
+}
+
+/// What the exit status says of it.
+pub(super) fn exit_code(error: &NoAnswer) -> u8 {
+    match error {
         NoAnswer::Nobody(_, error) if error.kind() == ErrorKind::PermissionDenied => exit::NOPERM,
         NoAnswer::Refused(refusal) => match refusal.code.as_str() {
             "denied" => exit::NOPERM,
             "busy" => exit::TEMPFAIL,
-            "bad-request" | "too-long" => exit::USAGE,
-            _ => exit::DATAERR,
+            "configuration" => exit::CONFIG,
+            "not-found" => exit::NOINPUT,
+            "conflict" => exit::TEMPFAIL,
+            _ => exit::USAGE,
         },
         NoAnswer::Nobody(..) | NoAnswer::Broken(_) => exit::UNAVAILABLE,
-    };
-    fail(code, &format!("settled {command}: {}", reason(error)))
+    }
 }
 
 /// The same as a sentence, with the command that starts one where none is there.

@@ -2,9 +2,10 @@
 //! many clients, so long a request, so much of an answer ahead of who reads it, so many rows looked at in a turn.
 //! A client that sends half a request, or does not take its answer, is closed after a while.
 
-use super::{Line, PATH_MAX, REQUEST_MAX, Refusal, Request};
+use super::{DoneRow, Line, Named, PATH_MAX, REQUEST_MAX, Refusal, Request};
 use crate::core::Core;
 use crate::core::ids::RunId;
+use crate::core::orders::{Order, Which};
 use crate::core::query::{Cursor, Wanted};
 use crate::core::select::Pattern;
 use crate::core::time::Mono;
@@ -71,6 +72,17 @@ enum Work {
     List(Cursor, Box<Wanted>),
     /// The path, the next watch, and whether any had something to say.
     Explain(Vec<u8>, usize, bool),
+    /// An order that was given, or is to be: its answer is awaited.
+    Ordered(Option<Ordered>),
+}
+
+/// What a client wants to be done.
+#[derive(Debug)]
+pub enum Ordered {
+    /// By the core.
+    Core(Order),
+    /// The configuration is to be read again.
+    Reload,
 }
 
 #[derive(Debug)]
@@ -120,9 +132,18 @@ impl Client {
         self.gone
             || self.readable && self.takes_requests()
             || self.writable && self.owes() > 0
-            || self.work.is_some() && self.owes() < AHEAD
+            || self.goes_on() && self.owes() < AHEAD
             || self.work.is_none() && self.owes() < AHEAD && self.input.contains(&b'\n')
             || (self.deaf || self.closing) && self.work.is_none() && self.owes() == 0
+    }
+
+    fn is_being_answered(&self) -> bool {
+        !matches!(self.work, None | Some(Work::Ordered(_)))
+    }
+
+    /// It has an answer that can be gone on with: here, or by taking its order up.
+    fn goes_on(&self) -> bool {
+        !matches!(self.work, None | Some(Work::Ordered(None)))
     }
 
     fn takes_requests(&self) -> bool {
@@ -188,6 +209,12 @@ impl Server {
     /// Where it listens.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Takes over the clients of one that listened elsewhere.
+    pub fn adopt(&mut self, mut other: Server) {
+        self.clients = std::mem::take(&mut other.clients);
+        self.last = other.last;
     }
 
     /// Whose members may ask from now on.
@@ -261,6 +288,37 @@ impl Server {
             }
             stays
         });
+    }
+
+    /// Takes the orders that were given since the last time. Each is to be answered.
+    pub fn orders(&mut self) -> Vec<(u64, Ordered)> {
+        let clients = self.clients.iter_mut();
+        let given = clients.filter_map(|(number, client)| match &mut client.work {
+            Some(Work::Ordered(order)) => Some((*number as u64, order.take()?)),
+            _ => None,
+        });
+        given.collect()
+    }
+
+    /// Answers an order. Who has gone away meanwhile is not told.
+    pub fn answer(&mut self, client: u64, answer: Result<Vec<String>, Refusal>) {
+        let number = usize::try_from(client).unwrap_or(0);
+        let Some(client) = self.clients.get_mut(&number) else {
+            return;
+        };
+        if !matches!(client.work, Some(Work::Ordered(None))) {
+            return;
+        }
+        client.work = None;
+        match answer {
+            Ok(done) => {
+                for text in done {
+                    client.say(&Line::Done(DoneRow { text }));
+                }
+                client.say(&Line::End(true));
+            }
+            Err(refusal) => client.refuse(refusal),
+        }
     }
 
     fn accept(&mut self, now: Mono) {
@@ -542,17 +600,41 @@ impl Client {
                 }
                 self.work = Some(Work::Explain(path, 0, false));
             }
+            Request::Retry(named) => self.order_about(named, Order::Retry),
+            Request::Forget(named) => self.order_about(named, Order::Forget),
+            Request::Pause { watch } => self.order(Order::Pause(watch)),
+            Request::Resume { watch } => self.order(Order::Resume(watch)),
+            Request::Rescan { watch } => self.order(Order::Rescan(watch)),
+            Request::Reload {} => self.work = Some(Work::Ordered(Some(Ordered::Reload))),
+        }
+    }
+
+    fn order(&mut self, order: Order) {
+        self.work = Some(Work::Ordered(Some(Ordered::Core(order))));
+    }
+
+    fn order_about(&mut self, named: Named, order: fn(Which) -> Order) {
+        let path = bytes_of(&named.path, &named.path_hex);
+        if !named.job.is_empty() {
+            self.order(order(Which::Job(named.job)));
+        } else if path.first() == Some(&b'/') && path.len() <= PATH_MAX {
+            self.order(order(Which::Path(path)));
+        } else {
+            let text = "a job, or an absolute path, is wanted";
+            self.refuse(Refusal::new("bad-request", text, ""));
         }
     }
 
     /// Goes on with an answer, as far as its reader and the turn let it.
     fn answer(&mut self, core: &Core, knows: &dyn Knows, budget: &mut Budget) {
-        while budget.visits > 0 && self.owes() < AHEAD {
+        while budget.visits > 0 && self.owes() < AHEAD && self.is_being_answered() {
             let Some(mut work) = self.work.take() else {
                 return;
             };
             budget.visits = budget.visits.saturating_sub(STEP);
             let over = match &mut work {
+                // Taken up by the next turn, and answered when what it decides is durable.
+                Work::Ordered(_) => false,
                 Work::Status(next) => {
                     let (rows, all) = core.watch_rows(*next, STEP);
                     *next += rows.len();

@@ -62,7 +62,7 @@ impl Core {
             return false;
         }
         let watch = &self.watches[index];
-        if !watch.active || watch.state != Root::Bound || watch.is_halted() {
+        if !watch.active || watch.paused || watch.state != Root::Bound || watch.is_halted() {
             return false;
         }
         let is_worker = matches!(watch.plan.action, Action::Worker(_));

@@ -149,6 +149,7 @@ impl Core {
         let watch = &self.watches[index];
         if watch.queue.is_empty()
             || !watch.active
+            || watch.paused
             || watch.state != Root::Bound
             || watch.is_halted()
         {

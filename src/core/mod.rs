@@ -11,6 +11,7 @@
 //! * `claims` which of several machines works on a file; `claim` the lines of the process that finds out
 //! * `delivery` the arguments of a delivery, written and read
 //! * `replay`  the journal's records back to state, and state to records
+//! * `orders`  retry, forget, pause, rescan
 //! * `operate` reload, drain, the state in words; `hung` what does not answer
 //! * `query`  what is asked about the state, in the rows of `view` and in the words of `words`
 //! * `protocol` the lines of workers, encoded and decoded
@@ -21,6 +22,7 @@ pub mod claim;
 pub mod delivery;
 pub mod files;
 pub mod ids;
+pub mod orders;
 pub mod protocol;
 pub mod query;
 pub mod record;
@@ -32,6 +34,7 @@ mod vocabulary;
 pub mod words;
 
 mod attempt;
+mod changes;
 mod claims;
 mod compare;
 mod deliver;

@@ -8,7 +8,7 @@ use super::time::Mono;
 use super::timers::Timer;
 use super::tree::Bind;
 use super::watch::{Root, Watch};
-use super::{Command, Core, Effect};
+use super::{Command, Core, Effect, changes};
 use crate::core::queue::Queue;
 use crate::plan::{Action, Level, Plan, WatchPlan};
 use std::time::Duration;
@@ -42,7 +42,10 @@ pub enum Mode {
 impl Core {
     pub(super) fn command(&mut self, command: Command) {
         match command {
-            Command::Reload(plan) => self.reload(*plan),
+            Command::Reload(plan) => {
+                self.reload(*plan);
+            }
+            Command::Asked(client, order) => self.order_of(client, order),
             Command::Rescan => {
                 // A link on the way to a root may lead elsewhere by now: no event tells.
                 for watch in 0..self.watches.len() as u32 {
@@ -220,7 +223,26 @@ impl Core {
 
     // ---- reload ----
 
-    fn reload(&mut self, plan: Plan) {
+    /// Takes a plan. What changed, a sentence for each watch.
+    pub(super) fn reload(&mut self, plan: Plan) -> Vec<String> {
+        let mut said = Vec::new();
+        let mut say = |watch: &str, text: String| said.push((watch.to_owned(), text));
+        let keys = changes::of_daemon(&self.daemon, &plan.daemon);
+        if !keys.is_empty() {
+            say("", format!("reload: [daemon] {} changed", keys.join(", ")));
+        }
+        let late: Vec<&str> = keys
+            .iter()
+            .copied()
+            .filter(|key| changes::AT_START.contains(key))
+            .collect();
+        if !late.is_empty() {
+            let text = format!(
+                "reload: [daemon] {} takes a restart: until then it is as before",
+                late.join(", ")
+            );
+            say("", text);
+        }
         self.daemon = plan.daemon;
         let mut new = plan.watches;
         for index in 0..self.watches.len() {
@@ -232,9 +254,21 @@ impl Core {
             match at {
                 Some(at) => {
                     let plan = new.remove(at);
+                    let old = &self.watches[index];
+                    let keys = changes::of_watch(&old.plan, &plan);
+                    if !old.active {
+                        say(&plan.name, "reload: the watch is back".into());
+                    } else if !keys.is_empty() {
+                        say(&plan.name, format!("reload: {} changed", keys.join(", ")));
+                    }
                     self.replan(index as u32, plan);
                 }
-                None if self.watches[index].active => self.retire(index as u32),
+                None if self.watches[index].active => {
+                    let running = self.watches[index].running;
+                    let text = format!("reload: the watch is gone; {running} running jobs end");
+                    say(&name, text);
+                    self.retire(index as u32);
+                }
                 None => {}
             }
         }
@@ -243,14 +277,27 @@ impl Core {
             self.watches.push(Watch::new(plan));
             let index = self.watches.len() - 1;
             self.number_watch(index);
-            self.log(Level::Info, |line| {
-                line.text = "reload: a new watch".into();
-                line.watch = name;
-            });
+            say(&name, "reload: a new watch".into());
             self.begin_watch(index as u32);
         }
         self.ask_exports();
+        if said.is_empty() {
+            said.push((String::new(), "reload: nothing has changed".into()));
+        }
+        let mut told = Vec::new();
+        for (watch, text) in said {
+            let text_of = text.trim_start_matches("reload: ");
+            told.push(match watch.is_empty() {
+                true => text_of.to_owned(),
+                false => format!("watch {watch}: {text_of}"),
+            });
+            self.log(Level::Info, |line| {
+                line.text = text;
+                line.watch = watch;
+            });
+        }
         self.log(Level::Info, |line| line.text = "reloaded".into());
+        told
     }
 
     /// A watch has a new plan, or the same.
@@ -323,7 +370,6 @@ impl Core {
         };
         state.active = false;
         state.queue = Queue::new(state.plan.per_key());
-        let (name, running) = (state.plan.name.clone(), state.running);
         self.replan_claims(watch, false);
         let keys: Vec<FileKey> = self
             .candidates
@@ -339,10 +385,6 @@ impl Core {
             self.drop_candidate(key);
         }
         self.dismiss_workers(watch);
-        self.log(Level::Info, |line| {
-            line.text = format!("reload: the watch is gone; {running} running jobs end");
-            line.watch = name;
-        });
     }
 
     fn unwatch_all(&mut self, watch: u32) {
@@ -413,7 +455,10 @@ impl Core {
             let root = watch.root;
             let text = format!(
                 "state: {}, {} running, {} ready{}, {}",
-                self.watch_words(watch),
+                match watch.paused {
+                    true => format!("{}, paused", self.watch_words(watch)),
+                    false => self.watch_words(watch).to_owned(),
+                },
                 self.jobs_running_in(index as u32),
                 self.ready_in(index),
                 if watch.scan.is_some() {

@@ -88,7 +88,7 @@ impl Core {
             state: self.watch_words(watch).into(),
             observed: self.observed_text(index as u32),
             configured: watch.active,
-            paused: false,
+            paused: watch.paused,
             listing: watch.scan.is_some(),
             running: self.jobs_running_in(index as u32) as u64,
             ready: self.ready_in(index) as u64,
@@ -223,18 +223,25 @@ impl Core {
     pub fn findings(&self, path: &[u8], from: usize, most: usize) -> (Vec<Finding>, bool) {
         let mut found = Vec::new();
         for (index, watch) in self.watches.iter().enumerate().skip(from).take(most) {
-            // A root that is reached by a symbolic link has two names.
-            let base = self.tree.path(watch.root, b"");
-            let roots = [Some(&watch.plan.path), base.as_ref()];
-            let rel = roots
-                .into_iter()
-                .flatten()
-                .find_map(|root| below(path, root));
-            if let Some(rel) = rel {
+            if let Some(rel) = self.rel_in(watch, path) {
                 found.push(self.finding(index as u32, watch, rel));
             }
         }
         (found, from + most < self.watches.len())
+    }
+
+    /// A path below the root of a watch. A root that is reached by a symbolic link has two names.
+    fn rel_in<'p>(&self, watch: &Watch, path: &'p [u8]) -> Option<&'p [u8]> {
+        below(path, &watch.plan.path).or_else(|| below(path, &self.tree.path(watch.root, b"")?))
+    }
+
+    /// The directory and the name of a path that may be a file's, as far as its directory is known.
+    pub(super) fn place_of<'p>(&self, watch: &Watch, path: &'p [u8]) -> Option<(DirId, &'p [u8])> {
+        let rel = self.rel_in(watch, path)?;
+        match self.walk(watch.root, rel) {
+            (Some(dir), name, false) => Some((dir, name)),
+            _ => None,
+        }
     }
 
     /// The watch whose root has the most names in common with a path that is below none.

@@ -231,6 +231,25 @@ pub enum Record {
         /// The key.
         key: Vec<u8>,
     },
+    /// A person paused a watch, or resumed it.
+    Paused {
+        /// The watch.
+        watch: WatchId,
+        /// Nothing of it is started.
+        paused: bool,
+    },
+    /// A person asked for a job to be tried again: its attempts are counted anew, and nothing is waited for.
+    Retried {
+        /// The job.
+        job: JobId,
+    },
+    /// A person asked for a remembered file to be run again: what is there now, whatever it is, is an arrival.
+    Forgotten {
+        /// Its directory.
+        dir: DirId,
+        /// Hash of its name.
+        name_hash: [u8; 12],
+    },
     /// One remembered file, as compaction writes it: the state after all of its records.
     Remembered {
         /// Its directory.

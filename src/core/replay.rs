@@ -30,6 +30,21 @@ impl Core {
                     self.watches[index as usize].scanned_ever = true;
                 }
             }
+            Record::Paused { watch, paused } => {
+                if let Some(index) = self.index_of(watch) {
+                    self.watches[index as usize].paused = paused;
+                }
+            }
+            Record::Retried { job } => {
+                if let Some(job) = self.jobs.get_mut(&job) {
+                    job.counted = 0;
+                    job.not_before = Wall(0);
+                    job.asked = Duration::ZERO;
+                }
+            }
+            Record::Forgotten { dir, name_hash } => {
+                self.files.take(FileKey::from_hash(dir, name_hash));
+            }
             Record::Dir {
                 dir,
                 watch,
@@ -548,7 +563,11 @@ impl Core {
             let scanned = watch
                 .scanned_ever
                 .then_some(Record::Scanned { watch: watch.id });
-            std::iter::once(named).chain(scanned)
+            let paused = watch.paused.then_some(Record::Paused {
+                watch: watch.id,
+                paused: true,
+            });
+            std::iter::once(named).chain(scanned).chain(paused)
         });
         let dirs = self.recorded_dirs().into_iter().filter_map(|dir| {
             let node = self.tree.get(dir)?;

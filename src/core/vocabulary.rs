@@ -2,6 +2,7 @@
 
 use super::ask::{Answer, Place, Question, Version};
 use super::ids::{AskId, JobId, MountId, RunId};
+use super::orders::{Answered, Order};
 use super::record::Record;
 use crate::plan::{Level, Plan, ProcessPlan};
 use std::rc::Rc;
@@ -94,6 +95,8 @@ pub enum Command {
     Reload(Box<Plan>),
     /// SIGUSR2: list everything again.
     Rescan,
+    /// What a client of the control socket asks for: [`Effect::Answer`] follows.
+    Asked(u64, Order),
     /// SIGUSR1: log the state.
     LogState,
     /// First SIGTERM or SIGINT.
@@ -263,6 +266,8 @@ pub enum Effect {
     /// Find out whether a process of an attempt of an earlier life is still there: [`Input::Slot`] follows. With a
     /// signal, those that are there are sent it first.
     AskSlot(u32, Option<i32>),
+    /// Tell a client what came of what it asked for.
+    Answer(u64, Answered),
     /// Say something.
     Log(Level, LogLine),
     /// Everything that was to be done before readiness is done: roots are bound and listed once, or awaited.

@@ -33,6 +33,8 @@ pub struct Watch {
     pub id: WatchId,
     /// In the configuration. A watch that was taken out keeps its history and its running jobs.
     pub active: bool,
+    /// Nothing of it is started, because a person said so.
+    pub paused: bool,
     /// Its root directory in the tree; 0 until it has one.
     pub root: DirId,
     /// See [`Root`].
@@ -100,6 +102,7 @@ impl Watch {
             plan,
             id: WatchId(0),
             active: true,
+            paused: false,
             root: DirId(0),
             state: Root::Unknown,
             resolve_again: false,

@@ -247,6 +247,9 @@ impl Core {
         } else if watch.state != Root::Bound {
             add(now, format!("its watch is {}", self.watch_words(watch)));
         }
+        if watch.paused {
+            add(now, "its watch is paused".into());
+        }
         if watch.is_halted()
             && let Some(dead) = watch.halted.first()
         {

@@ -2,10 +2,13 @@
 
 use super::{Daemon, Source};
 use crate::child::Children;
-use crate::control::server::{Knows, Server};
+use crate::control::Refusal;
+use crate::control::server::{Knows, Ordered, Server};
 use crate::core::ids::RunId;
+use crate::core::orders::{Answered, Order};
 use crate::core::time::{Mono, Now, Wall};
 use crate::core::view::DaemonRow;
+use crate::core::{Command, Input};
 use crate::plan::Level;
 use std::path::Path;
 use std::time::Duration;
@@ -107,13 +110,47 @@ impl Daemon {
             Err(error) => Err(error.to_string()),
         };
         match opened {
-            Ok(control) => self.control = Some(control),
+            Ok(mut control) => {
+                if let Some(old) = self.control.take() {
+                    control.adopt(old);
+                }
+                self.control = Some(control);
+            }
             Err(error) => {
                 let text = format!(
                     "the control socket cannot be had: {error}; nothing can be asked of this daemon until a reload"
                 );
                 self.say(Level::Warning, text);
             }
+        }
+    }
+
+    /// Takes up what clients want to be done.
+    pub(super) fn take_orders(&mut self, inputs: &mut Vec<Input>) {
+        let orders = self.control.as_mut().map(Server::orders);
+        for (client, order) in orders.into_iter().flatten() {
+            let order = match order {
+                Ordered::Core(order) => order,
+                Ordered::Reload => match self.reload() {
+                    Ok(plan) => Order::Reload(Box::new(plan)),
+                    Err(why) => {
+                        let refusal = Refusal::new("configuration", why, "nothing has changed");
+                        if let Some(control) = &mut self.control {
+                            control.answer(client, Err(refusal));
+                        }
+                        continue;
+                    }
+                },
+            };
+            inputs.push(Input::Command(Command::Asked(client, order)));
+        }
+    }
+
+    /// Tells a client what came of its order: after that is durable.
+    pub(super) fn answer_order(&mut self, client: u64, answer: Answered) {
+        let answer = answer.map_err(|why| Refusal::new(why.code, why.message, why.remedy));
+        if let Some(control) = &mut self.control {
+            control.answer(client, answer);
         }
     }
 

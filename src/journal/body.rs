@@ -28,6 +28,9 @@ pub fn kind(record: &Record) -> u16 {
         Record::Remembered { .. } => 13,
         Record::Scanned { .. } => 14,
         Record::Key { .. } => 15,
+        Record::Paused { .. } => 18,
+        Record::Retried { .. } => 19,
+        Record::Forgotten { .. } => 20,
     }
 }
 
@@ -51,6 +54,9 @@ pub fn kind_name(kind: u16) -> Option<&'static str> {
         15 => "key",
         16 => "started-slot",
         17 => "concluded-mark",
+        18 => "paused",
+        19 => "retried",
+        20 => "forgotten",
         super::format::KIND_END => "end",
         _ => return None,
     })
@@ -179,10 +185,15 @@ pub fn encode(out: &mut Vec<u8>, record: &Record) {
             out.extend_from_slice(name_hash);
             bytes(out, to_name);
         }
-        Record::Gone { dir, name_hash } => {
+        Record::Gone { dir, name_hash } | Record::Forgotten { dir, name_hash } => {
             u32(out, dir.0);
             out.extend_from_slice(name_hash);
         }
+        Record::Paused { watch, paused } => {
+            u32(out, watch.0);
+            out.push(u8::from(*paused));
+        }
+        Record::Retried { job } => u64(out, job.0),
         Record::Scanned { watch } => u32(out, watch.0),
         Record::Key { job, key } => {
             u64(out, job.0);
@@ -247,6 +258,9 @@ fn fields(kind: u16, from: &mut Cursor) -> Result<Option<Record>, BadBody> {
             watch: WatchId(watch),
         }),
         15 => from.key(),
+        18 => from.paused(),
+        19 => from.u64().map(|job| Record::Retried { job: JobId(job) }),
+        20 => from.forgotten(),
         other => return Err(BadBody::Kind(other)),
     })
 }
@@ -526,6 +540,24 @@ impl<'a> Cursor<'a> {
 
     fn gone(&mut self) -> Option<Record> {
         Some(Record::Gone {
+            dir: DirId(self.u32()?),
+            name_hash: self.array()?,
+        })
+    }
+
+    fn paused(&mut self) -> Option<Record> {
+        Some(Record::Paused {
+            watch: WatchId(self.u32()?),
+            paused: match self.u8()? {
+                0 => false,
+                1 => true,
+                _ => return None,
+            },
+        })
+    }
+
+    fn forgotten(&mut self) -> Option<Record> {
+        Some(Record::Forgotten {
             dir: DirId(self.u32()?),
             name_hash: self.array()?,
         })

@@ -341,7 +341,12 @@ impl Row<'_> {
                 self.number("to_dir", to_dir.0);
                 self.bytes("to_name", to_name);
             }
-            Record::Gone { dir, name_hash } => {
+            Record::Paused { watch, paused } => {
+                self.number("watch", watch.0);
+                self.number("paused", u8::from(*paused));
+            }
+            Record::Retried { job } => self.number("job", job.0),
+            Record::Gone { dir, name_hash } | Record::Forgotten { dir, name_hash } => {
                 self.number("dir", dir.0);
                 self.text("name_hash", &hex(name_hash));
             }

@@ -153,6 +153,15 @@ impl Random {
                 job: JobId(self.next()),
                 key: self.bytes(40),
             },
+            17 => Record::Paused {
+                watch: WatchId(self.next() as u32),
+                paused: self.below(2) == 1,
+            },
+            18 => Record::Retried { job },
+            19 => Record::Forgotten {
+                dir,
+                name_hash: std::array::from_fn(|_| self.next() as u8),
+            },
             15 => Record::Started {
                 job,
                 attempt: self.next() as u32,
@@ -191,7 +200,7 @@ impl Random {
 }
 
 /// How many kinds of records there are.
-pub const KINDS: usize = 17;
+pub const KINDS: usize = 20;
 
 /// The record that the tests count with.
 pub fn numbered(n: u64) -> Record {

@@ -11,4 +11,5 @@ mod answers;
 mod ask;
 mod clients;
 mod explain;
+mod orders;
 mod rights;

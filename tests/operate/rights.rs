@@ -99,6 +99,21 @@ fn members_of_the_socket_group_may_ask() {
     // By the group that the process has, and by one of its others.
     let said = open.asks(NOBODY, GROUP, &["status"]);
     assert!(said.status.success(), "{said:?}");
+    // But not change anything.
+    for words in [
+        &["pause", "w"][..],
+        &["resume", "w"],
+        &["rescan"],
+        &["reload"],
+        &["retry", "/a"],
+        &["forget", "/a"],
+    ] {
+        let said = open.asks(NOBODY, GROUP, words);
+        assert_eq!(said.status.code(), Some(77), "{said:?}");
+        let why = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(why.contains("only root and the daemon's user"), "{why}");
+    }
+    assert!(open.asks(0, 0, &["pause", "w"]).status.success());
     let said = Command::new("setpriv")
         .args(["--reuid", "65534", "--regid", "65534"])
         .args(["--groups", &format!("7,{GROUP},9")])

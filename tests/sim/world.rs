@@ -784,7 +784,7 @@ impl World {
                 Effect::Spawn(order) => self.spawn(*order),
                 Effect::Kill(run, signal) => self.kill(run, signal),
                 Effect::Stop(_) => stop = true,
-                Effect::Append(_) | Effect::Log(..) | Effect::Ready => {}
+                Effect::Append(_) | Effect::Log(..) | Effect::Answer(..) | Effect::Ready => {}
                 Effect::AskSlot(slot, signal) => self.ask_slot(slot, signal),
                 Effect::Feed(run, lines) | Effect::FeedFirst(run, lines) => self.feed(run, &lines),
                 Effect::CloseInput(run) => self.close_input(run),

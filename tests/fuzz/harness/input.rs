@@ -95,7 +95,7 @@ impl<'a> Input<'a> {
     /// Few directories, watches and jobs, so that records meet each other; `serial` makes most of them unlike
     /// any other.
     pub fn record(&mut self, serial: u64) -> Record {
-        let kind = self.below(15);
+        let kind = self.below(18);
         let job = JobId(1 + self.below(8) as u64);
         let dir = DirId(1 + self.below(6) as u32);
         let watch = WatchId(1 + self.below(3) as u32);
@@ -188,6 +188,12 @@ impl<'a> Input<'a> {
                 at: Wall(i64::from(self.u8())),
             },
             13 => Record::Scanned { watch },
+            14 => Record::Paused {
+                watch,
+                paused: self.flag(),
+            },
+            15 => Record::Retried { job },
+            16 => Record::Forgotten { dir, name_hash },
             _ => Record::Key {
                 job,
                 key: self.name(),

@@ -27,6 +27,12 @@ impl Oracle {
                 }
             }
             Record::Scanned { watch } => self.scanned.push(*watch),
+            Record::Paused { .. } | Record::Retried { .. } | Record::Forgotten { .. } => {
+                self.broken(
+                    Rule::RecordFirst,
+                    format!("{record:?}: nobody asked for it"),
+                );
+            }
             Record::Key { job, key } => {
                 if let Some(ledger) = self.jobs.get_mut(job) {
                     if ledger.key.as_ref().is_some_and(|old| old != key) {

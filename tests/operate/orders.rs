@@ -1,0 +1,307 @@
+//! What a person asks to be changed: it is done, it outlives a restart, and whoever may not ask for it is told.
+
+use crate::ask::{daemon_row, of_kind, rows, settled, told};
+use crate::bed::{Bed, until};
+use crate::kit::{configure, ledger, put, shell_key, start, wait_ledger};
+use std::fs;
+
+/// Writes down each run; fails with what a file `status` beside the ledger says.
+const JOB: &str = "echo \"ran $2 $SETTLED_ATTEMPT $SETTLED_JOB\" >>\"$1\"\n\
+    exit $(cat \"$(dirname \"$1\")/status\" 2>/dev/null || echo 0)\n";
+
+fn path(bed: &Bed, name: &str) -> String {
+    bed.inside(name).display().to_string()
+}
+
+fn explain(bed: &Bed, name: &str) -> String {
+    told(bed, &["explain", &path(bed, name)])
+}
+
+fn runs(bed: &Bed) -> usize {
+    ledger(bed).len()
+}
+
+/// The exit status, and what is said on standard error.
+fn refused(bed: &Bed, words: &[&str]) -> (Option<i32>, String) {
+    let said = settled(bed, words);
+    let why = String::from_utf8_lossy(&said.stderr).into_owned();
+    (said.status.code(), why)
+}
+
+fn ends_with(bed: &Bed, status: &str) {
+    fs::write(bed.path("status"), status).expect("a file");
+}
+
+#[test]
+fn a_file_that_was_concluded_is_run_again_whatever_is_killed_in_between() {
+    let bed = Bed::new();
+    let run = shell_key(&bed, JOB, &["{name}"]);
+    configure(&bed, &run, "");
+    ends_with(&bed, "65");
+    let mut daemon = start(&bed);
+    put(&bed, "a", "1");
+    until("a dead job", || explain(&bed, "a").contains("outcome:"));
+    let (code, why) = refused(&bed, &["retry", &path(&bed, "nothing")]);
+    assert_eq!(code, Some(66), "{why}");
+    assert!(why.contains("no file of this path was concluded"), "{why}");
+
+    let text = told(&bed, &["retry", &path(&bed, "a")]);
+    assert!(text.contains("taken for a new arrival"), "{text}");
+    let lines = wait_ledger(&bed, "ran", 2);
+    let job = |line: &str| line.rsplit(' ').next().expect("a job").to_owned();
+    assert_ne!(job(&lines[0]), job(&lines[1]), "a job of its own");
+
+    // By its job, which is over; and nothing is lost if the daemon goes before it is run.
+    until("a second end", || {
+        of_kind(&rows(&bed, &["list", "--state", "dead"]), "file").len() == 2
+    });
+    told(&bed, &["pause", "w"]);
+    let text = told(&bed, &["retry", &job(&lines[1])]);
+    assert!(text.contains("taken for a new arrival"), "{text}");
+    daemon.kill();
+    let _daemon = start(&bed);
+    until("the job that is owed", || daemon_row(&bed)["owed"] == 1);
+    assert_eq!(runs(&bed), 2, "it is paused");
+    told(&bed, &["resume", "w"]);
+    wait_ledger(&bed, "ran", 3);
+    until("its end", || daemon_row(&bed)["owed"] == 0);
+    assert_eq!(runs(&bed), 3);
+}
+
+#[test]
+fn a_job_that_waits_for_its_next_attempt_has_it_now_and_is_counted_anew() {
+    let bed = Bed::new();
+    let run = shell_key(&bed, JOB, &["{name}"]);
+    bed.configure_text(&format!(
+        "[watch.w]\npath = {:?}\nsettle = \"0\"\nattempts = 2\nbackoff = {{ first = \"1h\", max = \"1h\" }}\n{run}\n",
+        bed.path("in"),
+    ));
+    ends_with(&bed, "3");
+    let mut daemon = start(&bed);
+    put(&bed, "a", "1");
+    let backoff = |attempt: u32| {
+        let rows = of_kind(&rows(&bed, &["list", "--state", "backoff"]), "file");
+        rows.len() == 1 && rows[0]["attempt"] == attempt
+    };
+    until("one that waits", || backoff(1));
+    // Two attempts in all are made, if nobody asks; each time asked there are two again.
+    for attempt in 2..5 {
+        told(&bed, &["retry", &path(&bed, "a")]);
+        until("the next attempt's end", || backoff(attempt));
+    }
+    assert_eq!(runs(&bed), 4);
+    // What was asked for is remembered: the count begins anew, and nothing is waited for.
+    told(&bed, &["pause", "w"]);
+    let job = of_kind(&rows(&bed, &["list"]), "file")[0]["job"].clone();
+    let job = job.as_str().expect("a job").to_owned();
+    let text = told(&bed, &["retry", &job]);
+    assert!(text.contains("ready for attempt 5"), "{text}");
+    daemon.kill();
+    let _daemon = start(&bed);
+    until("a ready job", || {
+        of_kind(&rows(&bed, &["list", "--state", "ready"]), "file").len() == 1
+    });
+    ends_with(&bed, "0");
+    told(&bed, &["resume", "w"]);
+    wait_ledger(&bed, "ran", 5);
+    until("its end", || daemon_row(&bed)["owed"] == 0);
+}
+
+#[test]
+fn a_dead_job_that_holds_up_others_is_tried_again() {
+    let bed = Bed::new();
+    let run = shell_key(&bed, JOB, &["{name}"]);
+    configure(&bed, &run, "concurrency = 1\non_dead = \"halt\"");
+    ends_with(&bed, "65");
+    let _daemon = start(&bed);
+    put(&bed, "a", "1");
+    until("a dead job", || {
+        of_kind(&rows(&bed, &["list", "--state", "halted"]), "file").len() == 1
+    });
+    put(&bed, "b", "1");
+    until("one behind it", || {
+        explain(&bed, "b").contains("holds it up")
+    });
+    ends_with(&bed, "0");
+    told(&bed, &["retry", &path(&bed, "a")]);
+    let lines = wait_ledger(&bed, "ran", 3);
+    assert!(lines[1].starts_with("ran a 2 ") && lines[2].starts_with("ran b 1 "));
+}
+
+#[test]
+fn what_is_given_up_is_not_run_again() {
+    let bed = Bed::new();
+    let run = shell_key(&bed, JOB, &["{name}"]);
+    configure(&bed, &run, "done = \"delete\"");
+    let mut daemon = start(&bed);
+    told(&bed, &["pause", "w"]);
+    put(&bed, "a", "1");
+    put(&bed, "b", "1");
+    until("two that wait", || daemon_row(&bed)["owed"] == 2);
+    let text = told(&bed, &["forget", &path(&bed, "a")]);
+    assert!(text.contains("given up"), "{text}");
+    let (code, why) = refused(&bed, &["forget", &path(&bed, "a")]);
+    assert_eq!(
+        (code, why.contains("nothing is owed")),
+        (Some(66), true),
+        "{why}"
+    );
+    daemon.kill();
+    let _daemon = start(&bed);
+    told(&bed, &["rescan", "w"]);
+    told(&bed, &["resume", "w"]);
+    wait_ledger(&bed, "ran", 1);
+    until("the end of the other", || daemon_row(&bed)["owed"] == 0);
+    let lines = ledger(&bed);
+    assert!(
+        lines.len() == 1 && lines[0].starts_with("ran b "),
+        "{lines:?}"
+    );
+    assert!(bed.inside("a").exists());
+    let text = explain(&bed, "a");
+    assert!(
+        text.contains("held") && text.contains("kept where it is"),
+        "{text}"
+    );
+    // Until somebody asks for it.
+    told(&bed, &["retry", &path(&bed, "a")]);
+    wait_ledger(&bed, "ran", 2);
+}
+
+#[test]
+fn a_paused_watch_starts_nothing_until_it_is_resumed() {
+    let bed = Bed::new();
+    let run = shell_key(&bed, JOB, &["{name}"]);
+    configure(&bed, &run, "");
+    let mut daemon = start(&bed);
+    let (code, why) = refused(&bed, &["pause", "other"]);
+    assert_eq!(code, Some(66), "{why}");
+    let text = told(&bed, &["pause", "w"]);
+    assert!(text.contains("nothing of it is started"), "{text}");
+    assert!(told(&bed, &["pause", "w"]).contains("paused already"));
+    put(&bed, "a", "1");
+    until("one that is ready", || {
+        explain(&bed, "a").contains("its watch is paused")
+    });
+    for again in 0..2 {
+        let rows = rows(&bed, &["status"]);
+        assert_eq!(of_kind(&rows, "watch")[0]["paused"], true);
+        if again == 0 {
+            daemon.kill();
+            daemon = start(&bed);
+            daemon.signal(libc::SIGHUP);
+            daemon.wait_log("reloaded");
+        }
+    }
+    assert_eq!(runs(&bed), 0);
+    assert_eq!(daemon_row(&bed)["owed"], 1);
+    daemon.signal(libc::SIGUSR1);
+    daemon.wait_log("state: watching, paused");
+    told(&bed, &["resume", "w"]);
+    daemon.wait_log("resumed");
+    wait_ledger(&bed, "ran", 1);
+}
+
+#[test]
+fn what_no_event_told_of_is_found_when_asked() {
+    let bed = Bed::new();
+    let run = shell_key(&bed, JOB, &["{name}"]);
+    configure(&bed, &run, "observe = \"inotify\"");
+    fs::create_dir(bed.path("outside-it")).expect("a directory");
+    let _daemon = start(&bed);
+    put(&bed, "a", "1");
+    wait_ledger(&bed, "ran", 1);
+    until("all is over", || daemon_row(&bed)["owed"] == 0);
+    // A write by another name tells nothing of this one.
+    fs::hard_link(bed.inside("a"), bed.path("outside-it/a")).expect("a link");
+    fs::write(bed.path("outside-it/a"), "other, and longer").expect("a file");
+    let text = told(&bed, &["rescan"]);
+    assert!(text.contains("one watch is listed again"), "{text}");
+    wait_ledger(&bed, "ran", 2);
+    let (code, why) = refused(&bed, &["rescan", "other"]);
+    assert_eq!(code, Some(66), "{why}");
+}
+
+#[test]
+fn a_reload_is_answered_when_it_is_done_and_says_what_changed() {
+    let bed = Bed::new();
+    let run = shell_key(&bed, JOB, &["{name}"]);
+    configure(&bed, &run, "");
+    let daemon = start(&bed);
+    assert!(told(&bed, &["reload"]).contains("nothing has changed"));
+    configure(&bed, &run, "timeout = \"5m\"\ninclude = [\"*.csv\"]");
+    let text = told(&bed, &["reload"]);
+    assert!(text.contains("watch w: timeout, include changed"), "{text}");
+    daemon.wait_log("watch=w reload: timeout, include changed");
+    put(&bed, "a.txt", "1");
+    put(&bed, "a.csv", "1");
+    wait_ledger(&bed, "ran", 1);
+    assert!(explain(&bed, "a.txt").contains("no pattern of include"));
+
+    // A bad one changes nothing, and says why.
+    configure(&bed, &run, "timeout = \"soon\"");
+    let (code, why) = refused(
+        &bed,
+        &[
+            "reload",
+            "--socket",
+            &crate::ask::socket(&bed).display().to_string(),
+        ],
+    );
+    assert_eq!(code, Some(78), "{why}");
+    assert!(
+        why.contains("settled.toml:") && why.contains("soon"),
+        "{why}"
+    );
+    put(&bed, "b.csv", "1");
+    wait_ledger(&bed, "ran", 2);
+
+    // Another watch, and a socket elsewhere: this answer still comes.
+    fs::create_dir(bed.path("more")).expect("a directory");
+    let old = crate::ask::socket(&bed);
+    let new = bed.path("new.sock");
+    bed.configure_text(&format!(
+        "[daemon]\nstate = {:?}\nsocket = {new:?}\nlog = \"stderr\"\nlog_level = \"debug\"\n\
+         [watch.more]\npath = {:?}\n{run}\n",
+        bed.path("state"),
+        bed.path("more"),
+    ));
+    let said = std::process::Command::new(env!("CARGO_BIN_EXE_settled"))
+        .args(["reload", "--socket"])
+        .arg(&old)
+        .output()
+        .expect("the built program");
+    assert!(said.status.success(), "{said:?}");
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    for words in [
+        "socket changed",
+        "watch more: a new watch",
+        "watch w: the watch is gone",
+    ] {
+        assert!(text.contains(words), "{text}");
+    }
+    assert!(!old.exists());
+    assert_eq!(of_kind(&rows(&bed, &["status"]), "watch").len(), 2);
+}
+
+#[test]
+fn what_runs_is_neither_run_again_nor_given_up() {
+    let bed = Bed::new();
+    let job =
+        "while [ ! -e \"$(dirname \"$1\")/go\" ]; do sleep 0.02; done; echo \"ran $2\" >>\"$1\"\n";
+    configure(&bed, &shell_key(&bed, job, &["{name}"]), "");
+    let _daemon = start(&bed);
+    put(&bed, "a", "1");
+    until("a running job", || daemon_row(&bed)["running"] == 1);
+    for command in ["retry", "forget"] {
+        let (code, why) = refused(&bed, &[command, &path(&bed, "a")]);
+        assert_eq!(code, Some(75), "{why}");
+        assert!(why.contains("is running"), "{why}");
+    }
+    // One that fails keeps nothing from the others.
+    let (code, why) = refused(&bed, &["retry", "/nowhere", &path(&bed, "a")]);
+    assert_eq!(why.lines().count(), 2, "{why}");
+    assert!(code != Some(0));
+    fs::write(bed.path("go"), "").expect("a file");
+    wait_ledger(&bed, "ran", 1);
+}
