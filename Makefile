@@ -19,7 +19,7 @@ EXAMPLES = $(sort $(wildcard packaging/examples/*.toml packaging/examples/*.conf
 WORKERS  = $(sort $(wildcard packaging/examples/worker*))
 MANPAGES = $(sort $(wildcard man/*.[1-8]))
 
-.PHONY: build demo test lint bench fuzz vm-test install uninstall deb rpm package-test clean help
+.PHONY: build demo test lint bench fuzz vm-test vm-package-test install uninstall deb rpm package-test clean help
 
 build: ## the program, as it is installed
 	.ci/need build
@@ -49,6 +49,9 @@ fuzz: ## the journal's readers and its recovery under libFuzzer, an hour; FUZZ_S
 vm-test: build ## between two emulated machines over NFS, about an hour, as root; V="slow_v3" for some
 	$(CARGO) build --release --locked --example recorder
 	PROFILE=$(dir $(BINARY)) tests/vm/nfs $(V)
+
+vm-package-test: ## the Debian package under a real systemd, in an emulated machine, some minutes, as root
+	tests/vm/package $(V)
 
 install: ## to $(DESTDIR)$(PREFIX); run `make build` before
 	@test -x $(BINARY) || { echo "$(BINARY) is not there: run make build first" >&2; exit 1; }
