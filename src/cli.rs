@@ -237,11 +237,11 @@ fn run(path: &Path) -> ExitCode {
 }
 
 fn check_file(path: &Path, unit: Option<&str>) -> ExitCode {
-    let loaded = match config::load_noting(path) {
+    let mut loaded = match config::load_noting(path) {
         Ok(loaded) => loaded,
         Err(errors) => return fail_config(&errors),
     };
-    let unit = match check_unit(path, unit) {
+    let unit = match check_unit(path, unit, &mut loaded.notes) {
         Ok(unit) => unit,
         Err(error) => return fail(exit::NOINPUT, &format!("settled check: {error}")),
     };
@@ -261,15 +261,27 @@ fn check_file(path: &Path, unit: Option<&str>) -> ExitCode {
 }
 
 /// The unit to check against: the one that is asked for, or the one that is installed for the configuration at its usual
-/// place, if it is.
-fn check_unit(config: &Path, unit: Option<&str>) -> std::io::Result<Option<check::Unit>> {
-    match unit {
-        Some(unit) => check::Unit::load(unit).map(Some),
-        None if config == Path::new(DEFAULT_CONFIG) => match check::Unit::load(DEFAULT_UNIT) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            loaded => loaded.map(Some),
-        },
-        None => Ok(None),
+/// place, if it is. That that one cannot be read is no error, but a note.
+fn check_unit(
+    config: &Path,
+    unit: Option<&str>,
+    notes: &mut Vec<String>,
+) -> std::io::Result<Option<check::Unit>> {
+    if let Some(unit) = unit {
+        return check::Unit::load(unit).map(Some);
+    }
+    if config != Path::new(DEFAULT_CONFIG) {
+        return Ok(None);
+    }
+    match check::Unit::load(DEFAULT_UNIT) {
+        Ok(unit) => Ok(Some(unit)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => {
+            notes.push(format!(
+                "what {DEFAULT_UNIT} can reach is not known: {error}"
+            ));
+            Ok(None)
+        }
     }
 }
 
