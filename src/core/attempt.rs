@@ -221,7 +221,7 @@ impl Core {
         let recovered = std::mem::take(&mut job.cut_short);
         job.repeats = recovered;
         job.phase = Phase::Running { run };
-        let (attempt, watch) = (job.begun, job.watch);
+        let (attempt, watch, settled) = (job.begun, job.watch, job.settled);
         let keyed = self
             .watches
             .get(watch as usize)
@@ -235,6 +235,7 @@ impl Core {
             attempt,
             slot,
         });
+        self.count_start(watch, settled, attempt == 1);
         recovered
     }
 

@@ -2,6 +2,7 @@
 
 use super::Core;
 use super::StartStep;
+use super::counts::AttemptResult;
 use super::files::FileKey;
 use super::ids::JobId;
 use super::job::Phase;
@@ -109,14 +110,18 @@ impl Core {
         {
             claims.ran = Some(job.ran);
         }
-        if job.displaced {
+        let (watch, ran, displaced) = (job.watch, job.ran, job.displaced);
+        self.count_end(watch, end, ran);
+        if displaced {
+            self.count(watch, |counts| counts.attempt(AttemptResult::Changed));
             self.log_job(Level::Info, id, || {
                 "superseded: another file was renamed over it while its job ran".into()
             });
             self.conclude(id, Outcome::Superseded, Some(end), output);
             return;
         }
-        match self.verdict(job.watch, end) {
+        let verdict = self.verdict(watch, end);
+        match verdict {
             Verdict::Done => self.succeeded(id, end),
             Verdict::Dead => self.dead(id, end, output),
             Verdict::Look => self.look(id),
@@ -124,6 +129,16 @@ impl Core {
             Verdict::Failed => self.again(id, end, output, true, after),
             Verdict::Hold => self.keep_for_operator(id, end, output),
         }
+        let phase = self.jobs.get(&id).map(|job| &job.phase);
+        let result = match verdict {
+            Verdict::Done => AttemptResult::Done,
+            Verdict::Failed if matches!(phase, Some(Phase::Backoff)) => AttemptResult::Retry,
+            Verdict::Failed | Verdict::Dead => AttemptResult::Dead,
+            Verdict::NotCounted => AttemptResult::Again,
+            Verdict::Look => AttemptResult::Changed,
+            Verdict::Hold => AttemptResult::Held,
+        };
+        self.count(watch, |counts| counts.attempt(result));
     }
 
     /// The attempt failed in a way that may pass.

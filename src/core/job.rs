@@ -215,6 +215,11 @@ impl Core {
         if self.now.mono.since(candidate.asked_at) <= JUST_NOW {
             self.just_seen.insert(id);
         }
+        let waited = self.now.mono.since(candidate.since);
+        self.count(watch, |counts| {
+            counts.arrivals += 1;
+            counts.settle.observe(waited);
+        });
         let (dir, reruns) = (candidate.dir, candidate.reruns);
         let job = Job {
             ctime_ns: stat.ctime_ns,
@@ -446,8 +451,10 @@ impl Core {
             return;
         };
         job.outcome = Some(outcome);
+        let watch = job.watch;
         let (version, ctime_ns, mark) = (job.version, job.ctime_ns, job.mark);
         let (key, away) = (FileKey::new(job.dir, &job.name), job.away);
+        self.count(watch, |counts| counts.outcome(outcome));
         self.append(Record::Concluded {
             job: id,
             outcome,

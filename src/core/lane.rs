@@ -39,6 +39,8 @@ pub(super) struct Lane {
     binds_asked: usize,
     probes_asked: usize,
     looks_asked: usize,
+    /// Its scout's answers so far.
+    pub answers: u64,
     /// Its scout has owed an answer for longer than usual.
     pub slow: bool,
     /// Since when its scout is said not to answer.
@@ -78,7 +80,9 @@ impl Core {
     }
 
     pub(super) fn bind_answered(&mut self, lane: MountId) {
-        self.lane(lane).binds_asked -= 1;
+        let of = self.lane(lane);
+        of.binds_asked -= 1;
+        of.answers += 1;
         self.binds_asked -= 1;
         if self.binds_asked == 0 {
             // Whatever is still kept belongs to directories that are gone.
@@ -91,11 +95,15 @@ impl Core {
     }
 
     pub(super) fn probe_answered(&mut self, lane: MountId) {
-        self.lane(lane).probes_asked -= 1;
+        let lane = self.lane(lane);
+        lane.probes_asked -= 1;
+        lane.answers += 1;
     }
 
     pub(super) fn look_answered(&mut self, lane: MountId) {
-        self.lane(lane).looks_asked -= 1;
+        let lane = self.lane(lane);
+        lane.looks_asked -= 1;
+        lane.answers += 1;
     }
 
     /// Takes a place for a look, if there is one; else the job waits for it.

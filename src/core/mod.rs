@@ -14,11 +14,13 @@
 //! * `orders`  retry, forget, pause, rescan
 //! * `operate` reload, drain, the state in words; `hung` what does not answer
 //! * `query`  what is asked about the state, in the rows of `view` and in the words of `words`
+//! * `counts`  what has happened, in numbers
 //! * `protocol` the lines of workers, encoded and decoded
 #![forbid(unsafe_code)]
 
 pub mod ask;
 pub mod claim;
+pub mod counts;
 pub mod delivery;
 pub mod files;
 pub mod ids;
@@ -180,6 +182,8 @@ pub struct Core {
     last_event: u64,
     last_watch: u32,
     turn: usize,
+    /// How often the kernel's queue of events overflowed.
+    overflows: u64,
     mode: Mode,
     room: bool,
     ready: bool,
@@ -232,6 +236,7 @@ impl Core {
             last_event: 0,
             last_watch: 0,
             turn: 0,
+            overflows: 0,
             mode: Mode::Running,
             room: true,
             ready: false,

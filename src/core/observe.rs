@@ -207,6 +207,7 @@ impl Core {
 
     /// Events are missing: what is on disk decides.
     pub(super) fn overflow(&mut self) {
+        self.overflows += 1;
         self.ask_exports();
         // The other halves may be among what is missing: the scan finds out.
         self.half_at.clear();

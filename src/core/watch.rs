@@ -1,6 +1,7 @@
 //! One watch at work: its plan, its root's state, its scan, its queue.
 
 use super::claims::Claims;
+use super::counts::WatchCounts;
 use super::files::{FileKey, Known};
 use super::ids::{DirId, JobId, WatchId};
 use super::queue::Queue;
@@ -55,6 +56,8 @@ pub struct Watch {
     pub history: bool,
     /// Running children.
     pub running: u32,
+    /// What it has done so far, in numbers.
+    pub counts: WatchCounts,
     /// Ready jobs; where claims are made, those that are not claimed.
     pub queue: Queue,
     /// Where claims are made.
@@ -113,6 +116,7 @@ impl Watch {
             scanned_ever: false,
             history: false,
             running: 0,
+            counts: WatchCounts::default(),
             queue,
             claims,
             batch_since: None,
