@@ -43,6 +43,9 @@ const TOKENS_LINES: usize = 7 << 32;
 /// Runs from here on are loggers (see `sink`), which the core does not know.
 const LOGGERS: u64 = 1 << 63;
 
+/// Runs from here on are asked for by the loop itself, and the core does not know them either.
+pub(crate) const OWN_RUNS: RunId = RunId(LOGGERS | 1 << 62);
+
 /// What one read takes from an output.
 const READ_BYTES: usize = 4096;
 

@@ -18,6 +18,7 @@ use crate::config::{self, ConfigErrors};
 use crate::core::claim::KEEP;
 use crate::core::delivery;
 use crate::exports::Tables;
+use crate::metrics::file;
 use crate::{claim, daemon, deliver};
 use clap::{Arg, ArgMatches, Command, value_parser};
 use std::ffi::OsString;
@@ -204,6 +205,7 @@ fn internal(arguments: &[OsString]) -> Option<u8> {
         delivery::DELIVER => Some(deliver::deliver_file(rest)),
         delivery::SWEEP => Some(deliver::sweep_directory(rest)),
         KEEP => Some(claim::keep_claims(rest)),
+        file::WRITE => Some(file::write_textfile(rest)),
         _ => None,
     }
 }

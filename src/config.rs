@@ -47,7 +47,7 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 /// The keys of `[daemon]`.
-const DAEMON_KEYS: [&str; 12] = [
+const DAEMON_KEYS: [&str; 14] = [
     "state",
     "state_force",
     "on_damage",
@@ -59,9 +59,11 @@ const DAEMON_KEYS: [&str; 12] = [
     "remember",
     "drain",
     "mount_silent",
+    "metrics_textfile",
+    "metrics_every",
     "include",
 ];
-const DAEMON_TO_COME: [&str; 1] = ["metrics_textfile"];
+const DAEMON_TO_COME: [&str; 0] = [];
 const SECTIONS: [&str; 3] = ["daemon", "defaults", "watch"];
 const SECTIONS_TO_COME: [&str; 2] = ["tail", "alert"];
 
@@ -237,6 +239,8 @@ struct RawDaemon {
     remember: Option<Duration>,
     drain: Option<Duration>,
     mount_silent: Option<Duration>,
+    metrics_textfile: Option<Vec<u8>>,
+    metrics_every: Option<Duration>,
 }
 
 impl RawDaemon {
@@ -255,6 +259,9 @@ impl RawDaemon {
         plan.remember = self.remember.unwrap_or(plan.remember);
         plan.drain = self.drain.unwrap_or(plan.drain);
         plan.mount_silent = self.mount_silent.unwrap_or(plan.mount_silent);
+        let textfile = self.metrics_textfile;
+        plan.metrics_textfile = textfile.map(|path| OsString::from_vec(path).into());
+        plan.metrics_every = self.metrics_every.unwrap_or(plan.metrics_every);
         plan
     }
 }
@@ -273,6 +280,8 @@ pub(crate) fn daemon_defaults(state: PathBuf) -> DaemonPlan {
         remember: Duration::from_secs(30 * 86_400),
         drain: Duration::from_secs(60),
         mount_silent: Duration::from_secs(60),
+        metrics_textfile: None,
+        metrics_every: Duration::from_secs(15),
     }
 }
 
@@ -459,6 +468,12 @@ impl Loader {
                 "drain" => raw.drain = plain(reader.duration(name, value, Duration::ZERO)),
                 "mount_silent" => {
                     raw.mount_silent = plain(reader.duration(name, value, Duration::from_secs(1)));
+                }
+                "metrics_textfile" => {
+                    raw.metrics_textfile = plain(values::output(&mut reader, name, value));
+                }
+                "metrics_every" => {
+                    raw.metrics_every = plain(reader.duration(name, value, Duration::from_secs(1)));
                 }
                 "include" => {
                     if let Some(list) = reader.strings(name, value, "[\"conf.d/*.toml\"]") {

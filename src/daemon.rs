@@ -7,6 +7,7 @@ mod control;
 mod output;
 mod room;
 mod start;
+mod textfile;
 
 pub use start::{Source, run};
 
@@ -27,6 +28,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::time::Duration;
+use textfile::Textfile;
 
 /// Signals.
 const SIGNALS: Token = Token(0);
@@ -110,6 +112,7 @@ struct Daemon {
     /// None where the socket cannot be had, which was said.
     control: Option<Server>,
     meter: control::Meter,
+    textfile: textfile::Textfile,
     stops: u32,
     watchdog: Option<Mono>,
     stop: Option<u8>,
@@ -143,6 +146,7 @@ impl Daemon {
         }
         self.effects = kept(effects);
         self.flush_feeds()?;
+        self.tend_textfile()?;
         self.tend_children()?;
         self.flush_rooms();
         self.compact()?;
@@ -189,6 +193,7 @@ impl Daemon {
             self.room.deadline(),
             self.burst.deadline(),
             self.control.as_ref().and_then(Server::deadline),
+            self.textfile.deadline(),
             self.watchdog,
             self.manager
                 .wants_retry()
@@ -337,7 +342,21 @@ impl Daemon {
     fn drain_children(&mut self) {
         let (log, scouts, late) = (&mut self.log, &mut self.scouts, &mut self.late);
         let now = self.now.mono;
+        let textfile = &mut self.textfile;
         self.children.turn(&mut |happening| match happening {
+            // Said when it ends.
+            Happening::Line(line) if Textfile::owns(line.run) => {}
+            Happening::Ended(Input::Ended { run, end, output }) if Textfile::owns(run) => {
+                if let Some((level, text)) = textfile.ended(end, &output) {
+                    log.line(
+                        level,
+                        &LogLine {
+                            text,
+                            ..LogLine::default()
+                        },
+                    );
+                }
+            }
             Happening::Line(line) if log.enabled(Level::Info) => log.line(
                 Level::Info,
                 &LogLine {
@@ -375,10 +394,13 @@ impl Daemon {
             }
         }
         if any {
+            let began = clock::boottime();
             let flushed = self
                 .journal
                 .flush()
                 .map_err(|error| Fatal::new(74, format!("{error}")))?;
+            let took = clock::boottime().since(began);
+            self.meter.counts.flushed(took, &flushed);
             if let Some(fault) = flushed.trouble
                 && let Some(text) = self.room.trouble(fault)
             {
@@ -540,6 +562,7 @@ impl Daemon {
             Ok(plan) => {
                 self.log.set_level(plan.daemon.log_level);
                 self.scouts.set_silent_after(plan.daemon.mount_silent);
+                self.textfile.replan(&plan.daemon, self.now.mono);
                 self.children.reopen_outputs();
                 self.listen(&plan.daemon.socket, plan.daemon.socket_group);
                 self.meter.loaded(self.now);

@@ -27,6 +27,7 @@
 //! | [`slots`] | locks that outlive the daemon: whether a process of an earlier attempt is still there |
 //! | [`control`] | the control socket, both ends: what a person asks of a running daemon |
 //! | [`service`], [`log`] | signals and the service manager; lines out, never waiting |
+//! | [`metrics`] | what the daemon does in numbers, as text, and the process that writes it to a file |
 //! | [`memory`] | what the daemon itself takes, from `/proc/self/status` |
 //! | [`sys`] | the only `unsafe` |
 //!
@@ -49,6 +50,7 @@ pub mod exports;
 pub mod journal;
 pub mod log;
 pub mod memory;
+pub mod metrics;
 pub mod mounts;
 pub mod mover;
 pub mod plan;

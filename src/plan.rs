@@ -75,6 +75,10 @@ pub struct DaemonPlan {
     pub drain: Duration,
     /// A mount that has not answered for this long is said to be silent.
     pub mount_silent: Duration,
+    /// The file that the metrics are written to, absolute.
+    pub metrics_textfile: Option<PathBuf>,
+    /// How often.
+    pub metrics_every: Duration,
 }
 
 /// How a directory tree is observed.

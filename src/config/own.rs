@@ -39,6 +39,8 @@ pub(super) struct Places {
 /// go round in circles.
 pub(super) fn settle_own_paths(plan: &mut Plan, places: &[Places], problems: &mut Problems) {
     let state = plan.daemon.state.as_os_str().as_bytes().to_vec();
+    let textfile = plan.daemon.metrics_textfile.as_ref();
+    let textfile = textfile.map(|path| path.as_os_str().as_bytes().to_vec());
     let mut excluded: Vec<Vec<Vec<u8>>> = Vec::new();
     for (watch, place) in plan.watches.iter().zip(places) {
         if below(&watch.path, &state).is_some() {
@@ -49,8 +51,10 @@ pub(super) fn settle_own_paths(plan: &mut Plan, places: &[Places], problems: &mu
             problems.add(&place.path, &section(watch), "path", what);
         }
         let mut out = Vec::new();
-        if let Some(rel) = below(&state, &watch.path).filter(|rel| !rel.is_empty()) {
-            out.push(rel.to_vec());
+        for own in [Some(&state), textfile.as_ref()].into_iter().flatten() {
+            if let Some(rel) = below(own, &watch.path).filter(|rel| !rel.is_empty()) {
+                out.push(rel.to_vec());
+            }
         }
         excluded.push(out);
     }

@@ -9,6 +9,7 @@ use crate::core::orders::{Answered, Order};
 use crate::core::time::{Mono, Now, Wall};
 use crate::core::view::DaemonRow;
 use crate::core::{Command, Input};
+use crate::metrics::EdgeCounts;
 use crate::plan::Level;
 use std::path::Path;
 use std::time::Duration;
@@ -23,6 +24,8 @@ pub(super) struct Meter {
     flush: Duration,
     /// That of the turn under way.
     flushing: Duration,
+    /// The same in numbers.
+    pub(super) counts: EdgeCounts,
 }
 
 impl Meter {
@@ -33,6 +36,7 @@ impl Meter {
             turn: (Duration::ZERO, now.wall),
             flush: Duration::ZERO,
             flushing: Duration::ZERO,
+            counts: EdgeCounts::new(now.wall),
         }
     }
 
@@ -45,6 +49,7 @@ impl Meter {
     /// A turn that began at `from` is over.
     pub(super) fn turned(&mut self, from: Now, to: Mono) {
         let took = to.since(from.mono).saturating_sub(self.flushing);
+        self.counts.turned(took);
         if took > self.turn.0 {
             self.turn = (took, from.wall);
         }

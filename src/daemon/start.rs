@@ -1,6 +1,7 @@
 //! From a plan to a running loop: what is made in which order, and what each failure means.
 
 use super::compaction::{Compaction, Slack};
+use super::textfile::Textfile;
 use super::{Daemon, Due, Fatal, INOTIFY, MOUNTS, SIGNALS, room::Room};
 use crate::child::Children;
 use crate::core::time::Now;
@@ -96,6 +97,7 @@ impl Daemon {
         let slots = Slots::open(&plan.daemon.state).map_err(os("the state directory's slots"))?;
         let silent = plan.daemon.mount_silent;
         let (socket, group) = (plan.daemon.socket.clone(), plan.daemon.socket_group);
+        let textfile = Textfile::new(&plan.daemon);
         let mut core = Core::new(plan, opened.id());
         let (journal, report) = opened
             .replay(|at, record| core.replay(at, record))
@@ -153,6 +155,7 @@ impl Daemon {
             compaction: Compaction::new(slack, !report.damage.is_empty()),
             control: None,
             meter: super::control::Meter::new(now),
+            textfile,
             stops: 0,
             watchdog: None,
             stop: None,

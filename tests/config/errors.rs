@@ -173,8 +173,12 @@ fn errors_outside_of_keys() {
         ("\n[tail.a]\n", "2: [tail] not built in this version"),
         ("[alert]\n", "1: [alert] not built in this version"),
         (
-            "[daemon]\n\nmetrics_textfile = \"/x\"",
-            "3: [daemon] metrics_textfile: not built",
+            "[daemon]\n\nmetrics_textfile = \"/x/\"",
+            "3: [daemon] metrics_textfile: names no file",
+        ),
+        (
+            "[daemon]\nmetrics_every = \"999ms\"",
+            "2: [daemon] metrics_every: \"999ms\" is too short",
         ),
         (
             "[daemon]\nstat = \"/x\"",
@@ -295,7 +299,6 @@ fn the_example_is_accepted_but_for_what_is_not_built() {
     assert_eq!(
         keys,
         [
-            "daemon metrics_textfile",
             "watch.cameras verify",
             "watch.cameras min_size",
             "watch.cameras dedup",

@@ -18,6 +18,7 @@ mod exported;
 mod hung;
 mod keys;
 mod ladder;
+mod metrics;
 mod operate;
 mod orphans;
 mod outcomes;

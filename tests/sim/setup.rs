@@ -574,6 +574,8 @@ pub fn draw(seed: u64) -> Setup {
                 remember: Duration::from_secs(30 * 86400),
                 drain: Duration::from_secs(2),
                 mount_silent: Duration::from_secs(2),
+                metrics_textfile: None,
+                metrics_every: Duration::from_secs(15),
             },
             watches: plans,
         },

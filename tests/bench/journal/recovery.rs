@@ -34,6 +34,8 @@ fn plan(state: &Path) -> Plan {
             remember: Duration::from_secs(30 * 86400),
             drain: Duration::from_secs(1),
             mount_silent: Duration::from_secs(1),
+            metrics_textfile: None,
+            metrics_every: Duration::from_secs(15),
         },
         watches: vec![WatchPlan::placeholder("w")],
     }
