@@ -3,6 +3,7 @@
 //! All errors of all files are reported at once. Nothing in a file is silently ignored: a key that
 //! this version does not know is an error, and one that it accepts without using is a note.
 
+mod alert;
 mod error;
 mod files;
 mod own;
@@ -31,7 +32,7 @@ pub(crate) use watch::{
 };
 
 use crate::core::template::nearest;
-use crate::plan::{DaemonPlan, Level, LogTo, OnDamage, Plan};
+use crate::plan::{AlertPlan, DaemonPlan, Level, LogTo, OnDamage, Plan};
 use files::{matching, read_file};
 use own::Places;
 use read::{Reader, Source, Value};
@@ -64,8 +65,8 @@ const DAEMON_KEYS: [&str; 14] = [
     "include",
 ];
 const DAEMON_TO_COME: [&str; 0] = [];
-const SECTIONS: [&str; 3] = ["daemon", "defaults", "watch"];
-const SECTIONS_TO_COME: [&str; 2] = ["tail", "alert"];
+const SECTIONS: [&str; 4] = ["daemon", "defaults", "watch", "alert"];
+const SECTIONS_TO_COME: [&str; 1] = ["tail"];
 
 /// The words of `log_level`.
 pub(crate) const LEVELS: [(&str, Level); 4] = [
@@ -169,6 +170,7 @@ pub(crate) fn assemble(
     let mut plan = Plan {
         daemon,
         watches: Vec::with_capacity(whole),
+        alert: None,
     };
     let mut places = Vec::with_capacity(whole);
     for (name, (spot, raw)) in blocks {
@@ -323,6 +325,7 @@ struct Loader {
     blocks: BTreeMap<String, (Spot, RawWatch)>,
     defaults: RawWatch,
     daemon: RawDaemon,
+    alert: Option<AlertPlan>,
     notes: Vec<String>,
 }
 
@@ -334,6 +337,7 @@ impl Loader {
             blocks,
             defaults,
             daemon,
+            alert,
             notes,
             ..
         } = self;
@@ -350,7 +354,10 @@ impl Loader {
         }
         let daemon = daemon.with_defaults();
         let plan = match assemble(daemon.clone(), blocks, &defaults, &mut problems) {
-            Some(plan) if problems.is_empty() => Ok(Loaded { plan, notes }),
+            Some(plan) if problems.is_empty() => Ok(Loaded {
+                plan: Plan { alert, ..plan },
+                notes,
+            }),
             _ => Err(problems.into_errors(false)),
         };
         (daemon, plan)
@@ -388,6 +395,13 @@ impl Loader {
                     }
                 }
                 "watch" => self.watches(&source, value),
+                "alert" => {
+                    let spot = source.spot(key.span().start);
+                    let mut reader = self.reader(&source, "alert");
+                    if let Some(block) = reader.table("", value, "[alert]") {
+                        self.alert = alert::alert(&mut reader, block, &spot);
+                    }
+                }
                 _ => self.unknown_section(&source, key),
             }
         }
@@ -572,7 +586,7 @@ impl Loader {
         for (key, value) in &table {
             match key.get_ref().as_ref() {
                 "watch" => self.watches(&source, value),
-                name @ ("daemon" | "defaults") => {
+                name @ ("daemon" | "defaults" | "alert") => {
                     let spot = source.spot(key.span().start);
                     let what = "belongs to the file that includes this one; move it there";
                     self.problems.add(&spot, name, "", what);

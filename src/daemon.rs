@@ -45,6 +45,8 @@ const KEPT: usize = 2048;
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
 /// What a stop may take on top of the core's own waits: flushes, and ends that are seen late on a busy machine.
 const STOP_MARGIN: Duration = Duration::from_secs(10);
+/// The core is told of flushes that take as long as this.
+const SLOW_FLUSH: Duration = Duration::from_millis(100);
 /// Answers taken from one scout in one turn.
 const ANSWERS_A_TURN: usize = 1024;
 
@@ -401,6 +403,9 @@ impl Daemon {
                 .map_err(|error| Fatal::new(74, format!("{error}")))?;
             let took = clock::boottime().since(began);
             self.meter.counts.flushed(took, &flushed);
+            if took >= SLOW_FLUSH {
+                self.late.push(Input::SlowFlush(took));
+            }
             if let Some(fault) = flushed.trouble
                 && let Some(text) = self.room.trouble(fault)
             {

@@ -168,6 +168,13 @@ pub fn metrics_text(
     });
     one(&mut text, names::inotify_overflows, figures.overflows);
     one(&mut text, names::log_lines_dropped, readings.dropped_lines);
+    let (told, failed) = core.alert_figures();
+    text.family(names::alerts, |all| {
+        for (alert, count) in told {
+            all.add(&[alert], count);
+        }
+    });
+    one(&mut text, names::alert_failures, failed);
     text.family(names::memory_bytes, |all| {
         if let Some(kib) = readings.resident_kib {
             all.add(&[], kib.saturating_mul(1024));
@@ -249,6 +256,11 @@ fn of_watches(text: &mut Text, core: &Core, census: &Census) {
     text.family(names::watch_root_present, |all| {
         for watch in &watches {
             all.add(&[watch.name], u8::from(watch.present));
+        }
+    });
+    text.family(names::expected_missed, |all| {
+        for watch in &watches {
+            all.add(&[watch.name], watch.counts.missed);
         }
     });
 }

@@ -14,6 +14,52 @@ pub struct Plan {
     pub daemon: DaemonPlan,
     /// `[watch.NAME]`, in the order of their names.
     pub watches: Vec<WatchPlan>,
+    /// `[alert]`.
+    pub alert: Option<AlertPlan>,
+}
+
+/// `[alert]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlertPlan {
+    /// The command; never empty.
+    pub run: Vec<Vec<u8>>,
+    /// So many dead jobs of a watch since the last time; 0 is never.
+    pub dead: u32,
+    /// A file has waited so long to settle; zero is never.
+    pub waiting: Duration,
+    /// A mount has not answered for so long; zero is never.
+    pub mount_silent: Duration,
+    /// A flush of the journal took so long; zero is never.
+    pub slow_flush: Duration,
+    /// The same is told again after this at the earliest.
+    pub every: Duration,
+    /// Longest run of the command.
+    pub timeout: Duration,
+}
+
+/// `expect`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpectPlan {
+    /// Until when.
+    pub when: When,
+    /// How many; at least 1.
+    pub count: u32,
+}
+
+/// Until when something is expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// So long after what came last.
+    Every(Duration),
+    /// At a time of day.
+    By {
+        /// In seconds after midnight.
+        by_s: u32,
+        /// What comes before this time does not count; the time before `by_s` on that day, or on the day before.
+        from_s: Option<u32>,
+        /// On these days; bit 0 is Monday. Never 0.
+        days: u8,
+    },
 }
 
 /// What to do about a damaged journal.
@@ -391,6 +437,8 @@ pub struct WatchPlan {
     pub backoff: Backoff,
     /// See [`ClaimPlan`].
     pub claim: Option<ClaimPlan>,
+    /// See [`ExpectPlan`].
+    pub expect: Option<ExpectPlan>,
     /// Disposition after success.
     pub done: Disposition,
     /// Disposition after the last failure.
@@ -459,6 +507,7 @@ impl WatchPlan {
                 max: Duration::from_secs(600),
             },
             claim: None,
+            expect: None,
             done: Disposition::Keep,
             dead: Disposition::Keep,
         }

@@ -9,6 +9,7 @@ mod cookbook;
 mod program;
 
 use settled::cli::EXIT_CODES;
+use settled::core::alert::{ALERT_VARIABLES, Alarm};
 use settled::core::template::FIELDS;
 use settled::core::words::STATES;
 use std::collections::BTreeSet;
@@ -249,13 +250,20 @@ fn exit_codes_are_the_ones_in_settled_8() {
 /// A key, as settled.toml(5) has it.
 #[derive(Debug)]
 struct Item {
-    daemon: bool,
+    section: &'static str,
     key: String,
     /// What `Default:` says, where that is one value.
     default: Option<String>,
 }
 
-/// The items of the sections DAEMON and WATCH.
+/// The sections that have keys, and where the program has them.
+const SECTIONS: [(&str, &str); 3] = [
+    ("DAEMON", "DaemonPlan"),
+    ("ALERT", "AlertPlan"),
+    ("WATCH", "WatchPlan"),
+];
+
+/// The items of these sections.
 fn items() -> Vec<Item> {
     let page = read("man/settled.toml.5");
     let mut items: Vec<Item> = Vec::new();
@@ -265,16 +273,16 @@ fn items() -> Vec<Item> {
         if let Some(title) = line.strip_prefix(".Sh ") {
             section = title;
         }
-        if section != "DAEMON" && section != "WATCH" {
+        let Some((known, _)) = SECTIONS.iter().find(|(title, _)| *title == section) else {
             continue;
-        }
+        };
         if let Some(item) = line.strip_prefix(".It Cm ") {
             let (key, kind) = item.split_once(" No = ").unwrap_or_else(|| {
                 panic!("settled.toml(5): `{line}` is not `.It Cm KEY No = TYPE`")
             });
             assert!(!kind.is_empty());
             items.push(Item {
-                daemon: section == "DAEMON",
+                section: known,
                 key: key.to_owned(),
                 default: None,
             });
@@ -309,19 +317,19 @@ fn fields<'s>(source: &'s str, of: &str) -> Vec<&'s str> {
 }
 
 /// The keys that the program has: those of the plan, with `select` as the keys that make it.
-fn known(daemon: bool) -> BTreeSet<String> {
+fn known(of: &str) -> BTreeSet<String> {
     let plan = read("src/plan.rs");
-    let of = if daemon { "DaemonPlan" } else { "WatchPlan" };
     // These act before there is a plan, or not at all yet.
-    let mut keys = if daemon {
-        vec!["include"]
-    } else {
-        vec!["cycle"]
+    let mut keys = match of {
+        "DaemonPlan" => vec!["include"],
+        "WatchPlan" => vec!["cycle"],
+        _ => Vec::new(),
     };
     for field in fields(&plan, of) {
         match field {
             // Not written by users: the block's name, and what follows from other keys.
             "name" | "excluded" => {}
+            "run" if of == "AlertPlan" => keys.push("run"),
             "action" => keys.extend(["run", "worker", "workers", "window", "ready", "deliver"]),
             "claim" => keys.extend(["claim", "claim_done"]),
             "process" => keys.extend(["user", "group", "umask", "nice", "ionice", "limits"]),
@@ -343,13 +351,13 @@ fn known(daemon: bool) -> BTreeSet<String> {
 
 #[test]
 fn keys_are_the_ones_in_settled_toml_5() {
-    for daemon in [true, false] {
+    for (section, of) in SECTIONS {
         let documented: BTreeSet<String> = items()
             .into_iter()
-            .filter(|item| item.daemon == daemon)
+            .filter(|item| item.section == section)
             .map(|item| item.key)
             .collect();
-        assert_eq!(known(daemon), documented, "program, then manual");
+        assert_eq!(known(of), documented, "program, then manual");
     }
 }
 
@@ -384,6 +392,7 @@ fn toml_value(text: &str) -> String {
 #[test]
 fn every_default_can_be_written_down() {
     let mut daemon = String::new();
+    let mut alert = String::new();
     let mut watch = String::new();
     let mut worker = String::new();
     for item in items() {
@@ -391,18 +400,19 @@ fn every_default_can_be_written_down() {
             continue;
         };
         let block = match item.key.as_str() {
-            _ if item.daemon => &mut daemon,
+            _ if item.section == "DAEMON" => &mut daemon,
+            _ if item.section == "ALERT" => &mut alert,
             "workers" | "window" => &mut worker,
             _ => &mut watch,
         };
         block.push_str(&format!("{} = {}\n", item.key, toml_value(&default)));
     }
-    assert!(daemon.contains("drain") && watch.contains("backoff"));
+    assert!(daemon.contains("drain") && watch.contains("backoff") && alert.contains("waiting"));
     assert_eq!(worker.lines().count(), 2);
     assert_good(
         "all defaults",
         &format!(
-            "[daemon]\n{daemon}[watch.all]\npath = \"/srv\"\nrun = [\"true\"]\n{watch}\
+            "[daemon]\n{daemon}[alert]\nrun = [\"true\"]\n{alert}[watch.all]\npath = \"/srv\"\nrun = [\"true\"]\n{watch}\
              [watch.worker]\npath = \"/srv\"\nworker = [\"true\"]\n{worker}"
         ),
     );
@@ -411,6 +421,24 @@ fn every_default_can_be_written_down() {
     assert_eq!(said.status.code(), Some(78), "{said:?}");
     let text = String::from_utf8_lossy(&said.stderr).into_owned();
     assert!(text.contains("poll") && text.contains(":4"), "{text}");
+}
+
+#[test]
+fn alerts_are_the_ones_in_settled_toml_5() {
+    let page = read("man/settled.toml.5");
+    let start = page.find("\n.Sh ALERT").unwrap();
+    let end = start + page[start..].find("\n.Sh WATCH").unwrap();
+    let items = |of: &str| -> Vec<&str> {
+        let lines = page[start..end].lines();
+        lines.filter_map(|line| line.strip_prefix(of)).collect()
+    };
+    assert_eq!(
+        ALERT_VARIABLES.to_vec(),
+        items(".It Ev "),
+        "program, then manual"
+    );
+    let words: Vec<&str> = Alarm::ALL.iter().map(|(_, word)| *word).collect();
+    assert_eq!(words, items(".It Li "), "program, then manual");
 }
 
 #[test]

@@ -14,7 +14,9 @@ use crate::core::QUIET_EXPORTED;
 use crate::core::select::Pattern;
 use crate::core::template::Template;
 use crate::exports::{self, Tables};
-use crate::plan::{Action, Disposition, Existing, Observe, OnChange, OnCtime, Plan, WatchPlan};
+use crate::plan::{
+    Action, Disposition, Existing, ExpectPlan, Observe, OnChange, OnCtime, Plan, WatchPlan, When,
+};
 use exported::Exported;
 use nix::unistd::{AccessFlags, access, geteuid};
 use std::ffi::OsStr;
@@ -57,6 +59,12 @@ pub(super) fn describe(
             show_duration(daemon.drain)
         ),
     );
+    if let Some(alert) = &plan.alert {
+        let words = alert.run.iter().map(|word| String::from_utf8_lossy(word));
+        let text = words.collect::<Vec<_>>().join(" ");
+        let again = show_duration(alert.every);
+        line(&mut out, "alert", format!("{text}; again after {again}"));
+    }
     for warning in unit.iter().flat_map(|unit| unit.daemon_warnings(plan)) {
         line(&mut out, "warning", warning);
     }
@@ -77,7 +85,11 @@ pub(super) fn describe(
 
 /// One fact, escaped: paths are anybody's text.
 fn line(out: &mut String, what: &str, text: impl AsRef<str>) {
-    let indent = if what == "state" { "" } else { "  " };
+    let indent = if what == "state" || what == "alert" {
+        ""
+    } else {
+        "  "
+    };
     let mut escaped = String::new();
     for c in text.as_ref().chars() {
         if c.is_control() {
@@ -116,8 +128,30 @@ fn describe_watch(
         line(out, "left out", format!("{} (settled's own)", shown(&path)));
     }
     work::describe(out, watch);
+    if let Some(expect) = watch.expect {
+        line(out, "expect", expected(expect));
+    }
     line(out, "done", disposition(&watch.done));
     line(out, "dead", disposition(&watch.dead));
+}
+
+fn expected(expect: ExpectPlan) -> String {
+    let count = expect.count;
+    match expect.when {
+        When::Every(every) => format!("{count} every {}", show_duration(every)),
+        When::By { by_s, from_s, days } => {
+            let time = |s: u32| format!("{:02}:{:02}", s / 3600, s / 60 % 60);
+            let from = from_s.map_or_else(String::new, |from| format!(" from {}", time(from)));
+            let words = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+            let named = words.iter().enumerate().filter(|(n, _)| days >> n & 1 == 1);
+            let named: Vec<&str> = named.map(|(_, word)| *word).collect();
+            let days = match named.len() {
+                7 => "every day".to_owned(),
+                _ => named.join(","),
+            };
+            format!("{count}{from} by {}, {days}", time(by_s))
+        }
+    }
 }
 
 fn observed(watch: &WatchPlan, filesystem: Option<&Filesystem>) -> String {

@@ -10,6 +10,7 @@ pub(crate) use dispatch::{ON_DEAD, parse_rate};
 pub(super) use process::group;
 pub(crate) use process::{limit_is_above_own, show_ionice, show_limit};
 
+use super::alert::expect;
 use super::error::{At, Problems, Spot};
 use super::read::{Reader, Value};
 use super::values::{
@@ -18,8 +19,8 @@ use super::values::{
 };
 use crate::core::template::Template;
 use crate::plan::{
-    Action, Backoff, ClaimPlan, DeliverPlan, Delivery, Disposition, Existing, Observe, OnChange,
-    OnCtime, OnDead, Order, Orphans, ProcessPlan, Rate, WatchPlan,
+    Action, Backoff, ClaimPlan, DeliverPlan, Delivery, Disposition, Existing, ExpectPlan, Observe,
+    OnChange, OnCtime, OnDead, Order, Orphans, ProcessPlan, Rate, WatchPlan,
 };
 use act::{Batch, Kind};
 use dispatch::{CLAIM, DELIVERY, MOST_TOGETHER, ORPHANS, RawBatch};
@@ -31,7 +32,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 /// Every key of a watch.
-pub(super) const KEYS: [&str; 56] = [
+pub(super) const KEYS: [&str; 57] = [
     "path",
     "recursive",
     "include",
@@ -88,13 +89,13 @@ pub(super) const KEYS: [&str; 56] = [
     "max_age",
     "claim",
     "claim_done",
+    "expect",
 ];
 
 /// Keys of the design that this version does not have.
-pub(super) const TO_COME: [&str; 8] = [
+pub(super) const TO_COME: [&str; 7] = [
     "dedup",
     "duplicate",
-    "expect",
     "invalid",
     "marker",
     "on_new_dir",
@@ -196,6 +197,7 @@ pub(crate) struct RawWatch {
     pub(crate) max_age: Option<At<Duration>>,
     pub(crate) claim: Option<At<bool>>,
     pub(crate) claim_done: Option<At<Vec<u8>>>,
+    pub(crate) expect: Option<At<ExpectPlan>>,
 }
 
 impl RawWatch {
@@ -288,6 +290,7 @@ impl RawWatch {
             "max_age" => fill(&mut self.max_age, span(reader, name, value)),
             "claim" => fill(&mut self.claim, reader.choice(name, value, &CLAIM)),
             "claim_done" => fill(&mut self.claim_done, reader.path(name, value)),
+            "expect" => fill(&mut self.expect, expect(reader, name, value)),
             _ => return None,
         })
     }
@@ -314,7 +317,8 @@ impl RawWatch {
         or_default!(path recursive include exclude ignore_case builtin_excludes min_size max_size
             min_age ignore_older settle exported flock observe poll existing on_ctime on_change formerly run
             key order env cwd timeout kill_after attempts backoff done dead on_dead rate user group
-            umask nice ionice limits output orphans delivery permanent temporary max_age claim claim_done);
+            umask nice ionice limits output orphans delivery permanent temporary max_age claim claim_done
+            expect);
         let own_concurrency = self.concurrency.as_ref().or(defaults.concurrency.as_ref());
         let was_bad = |key: &str| self.bad.contains(key) || defaults.bad.contains(key);
 
@@ -471,6 +475,7 @@ impl RawWatch {
                 marks: claim_done.is_some(),
                 slots: Vec::new(),
             }),
+            expect: expect.map(|e| e.value),
             done: disposition(done),
             dead: disposition(dead),
         })

@@ -133,6 +133,8 @@ pub struct WatchCounts {
     pub started: u64,
     /// Those of them that were not the first of their job.
     pub retries: u64,
+    /// Times that what was expected had not come.
+    pub missed: u64,
     /// From the first hint of a file until it settled.
     pub settle: Histogram,
     /// From there until its first attempt began.
@@ -149,6 +151,7 @@ impl Default for WatchCounts {
             arrivals: 0,
             started: 0,
             retries: 0,
+            missed: 0,
             settle: Histogram::new(&OF_FILES),
             queued: Histogram::new(&OF_FILES),
             run: Histogram::new(&OF_FILES),
@@ -401,6 +404,11 @@ impl Core {
             remembered: remembered as u64,
             room: self.room,
         }
+    }
+
+    /// Alert commands that were started, by what they told; and how many failed.
+    pub fn alert_figures(&self) -> (impl Iterator<Item = (&'static str, u64)>, u64) {
+        (self.alerts.told(), self.alerts.failed())
     }
 
     /// Counts in a watch.

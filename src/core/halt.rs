@@ -36,6 +36,7 @@ impl Core {
             not_before: NEVER,
             output,
         });
+        self.alert_job(id, Outcome::Dead);
         self.set_halted(id);
         // Its file may have gone while the attempt ran: nothing more would be heard of that.
         self.ask_look(id);

@@ -22,6 +22,7 @@ impl Core {
             Some(mount) => mount.point.clone(),
             None => Vec::new(),
         };
+        self.alert_mount(mount, silent);
         let now = self.now.mono;
         let lane = self.lane(mount);
         let since = std::mem::replace(&mut lane.silent, silent.then_some(now));
@@ -59,6 +60,7 @@ impl Core {
             "the directory answers again"
         };
         let (name, path) = (state.plan.name.clone(), state.plan.path.clone());
+        self.alert_root(watch, silent);
         self.log(Level::Warning, |line| {
             line.text = text.into();
             line.watch = name;

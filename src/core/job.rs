@@ -220,6 +220,7 @@ impl Core {
             counts.arrivals += 1;
             counts.settle.observe(waited);
         });
+        self.expect_arrival(watch);
         let (dir, reruns) = (candidate.dir, candidate.reruns);
         let job = Job {
             ctime_ns: stat.ctime_ns,
@@ -444,6 +445,9 @@ impl Core {
         end: Option<AttemptEnd>,
         output: Vec<u8>,
     ) {
+        if !self.was_halted(id) {
+            self.alert_job(id, outcome);
+        }
         self.dequeue(id);
         let disposal = self.disposal(id, outcome);
         let disposal = self.disposal_with_mark(id, outcome, disposal);

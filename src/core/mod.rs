@@ -14,10 +14,12 @@
 //! * `orders`  retry, forget, pause, rescan
 //! * `operate` reload, drain, the state in words; `hung` what does not answer
 //! * `query`  what is asked about the state, in the rows of `view` and in the words of `words`
+//! * `alert`  what a person is told; `expect` what should have arrived
 //! * `counts`  what has happened, in numbers
 //! * `protocol` the lines of workers, encoded and decoded
 #![forbid(unsafe_code)]
 
+pub mod alert;
 pub mod ask;
 pub mod claim;
 pub mod counts;
@@ -43,6 +45,7 @@ mod deliver;
 mod dispose;
 mod doubts;
 mod ends;
+mod expect;
 mod exported;
 mod halt;
 mod hung;
@@ -73,6 +76,7 @@ pub use exported::QUIET_EXPORTED;
 pub use vocabulary::*;
 
 use crate::plan::{DaemonPlan, Level, Plan};
+use alert::Alerts;
 use ask::{Answer, Question};
 use claims::Keeper;
 use exported::Exported;
@@ -162,6 +166,9 @@ pub struct Core {
     lanes: BTreeMap<MountId, Lane>,
     mounts: BTreeMap<MountId, Mount>,
     exported: Exported,
+    alerts: Alerts,
+    /// When this life of the daemon began.
+    started: Mono,
     timers: Timers,
     renames: BTreeMap<(u32, u32), HalfRename>,
     half_at: BTreeMap<FileKey, (u32, u32)>,
@@ -220,6 +227,8 @@ impl Core {
             lanes: BTreeMap::new(),
             mounts: BTreeMap::new(),
             exported: Exported::default(),
+            alerts: Alerts::new(plan.alert),
+            started: Mono::default(),
             timers: Timers::default(),
             renames: BTreeMap::new(),
             half_at: BTreeMap::new(),
@@ -248,11 +257,13 @@ impl Core {
     /// Called once, after [`Core::replay`] of every record: begins to observe.
     pub fn start(&mut self, now: Now, mounts: Vec<Mount>) {
         self.now = now;
+        self.started = now.mono;
         self.set_mounts(mounts);
         self.after_replay();
         self.await_exports();
         for watch in 0..self.watches.len() as u32 {
             self.begin_watch(watch);
+            self.expect_due(watch);
         }
         self.sweep_targets();
         self.timers
@@ -281,6 +292,7 @@ impl Core {
             Input::MountSilent(mount, silent) => self.mount_silent(mount, silent),
             Input::RootSilent(watch, silent) => self.root_silent(watch, silent),
             Input::JournalRoom(room) => self.journal_room(room),
+            Input::SlowFlush(took) => self.flush_was_slow(took),
             Input::Command(command) => self.command(command),
         }
     }
@@ -310,11 +322,16 @@ impl Core {
                 Timer::Claim(job) => self.claim_due(job),
                 Timer::Keeper(watch) => self.keeper_due(watch),
                 Timer::Unanswered(run) => self.keeper_is_silent(run),
+                Timer::Expect(watch) => self.expect_due(watch),
+                Timer::AlertMount(mount) => self.alert_mount_due(mount),
+                // What is due is looked for after all timers.
+                Timer::Alert => {}
             }
         }
         self.end_scans();
         self.pump();
         self.dispatch();
+        self.start_alerts();
         self.check_ready();
         self.check_drained();
     }

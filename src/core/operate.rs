@@ -205,6 +205,7 @@ impl Core {
             return;
         }
         self.room = room;
+        self.alert_room(room);
         self.log(if room { Level::Info } else { Level::Error }, |line| {
             line.text = if room {
                 "the journal has room again: going on".into()
@@ -244,6 +245,7 @@ impl Core {
             say("", text);
         }
         self.daemon = plan.daemon;
+        self.replan_alerts(plan.alert);
         let mut new = plan.watches;
         for index in 0..self.watches.len() {
             let name = self.watches[index].plan.name.clone();
@@ -279,6 +281,9 @@ impl Core {
             self.number_watch(index);
             say(&name, "reload: a new watch".into());
             self.begin_watch(index as u32);
+        }
+        for watch in 0..self.watches.len() as u32 {
+            self.expect_due(watch);
         }
         self.ask_exports();
         if said.is_empty() {

@@ -87,6 +87,17 @@ pub enum DisposedHow {
     Changed,
 }
 
+/// Whether it was told that something expected has not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// There is nothing to be told.
+    Not,
+    /// It is to be told.
+    Owed,
+    /// It was.
+    Told,
+}
+
 /// One journal record. Times in it are wall times; the record's own time is in its header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
@@ -249,6 +260,19 @@ pub enum Record {
         dir: DirId,
         /// Hash of its name.
         name_hash: [u8; 12],
+    },
+    /// Where a watch stands with what is expected of it. What settles afterwards counts.
+    Expected {
+        /// The watch.
+        watch: WatchId,
+        /// What settled before does not count; 0 where nothing is expected any more.
+        opens: Wall,
+        /// The local day on which it is to be there, in days since 1970; 0 where it is due after a time.
+        day: i32,
+        /// How many have come.
+        count: u32,
+        /// See [`Told`].
+        told: Told,
     },
     /// One remembered file, as compaction writes it: the state after all of its records.
     Remembered {

@@ -3,6 +3,7 @@
 
 use super::Core;
 use super::ends::never_ran;
+use super::expect::{Window, window_record};
 use super::files::{CTIME_UNKNOWN, FileKey, Known, ctime_digest, name_hash, version_digest};
 use super::ids::{DirId, JobId, WatchId};
 use super::job::{Job, Phase};
@@ -103,6 +104,22 @@ impl Core {
                     mark: 0,
                 };
                 self.files.put(FileKey::new(dir, &name), known);
+            }
+            Record::Expected {
+                watch,
+                opens,
+                day,
+                count,
+                told,
+            } => {
+                if let Some(index) = self.index_of(watch) {
+                    self.watches[index as usize].window = (opens != Wall(0)).then_some(Window {
+                        opens,
+                        day,
+                        count,
+                        told,
+                    });
+                }
             }
             Record::Key { job, key } => {
                 if let Some(job) = self.jobs.get_mut(&job) {
@@ -303,6 +320,10 @@ impl Core {
         // concluded at start. No other directory is to be taken for its.
         self.tree.reserve(dir);
         let watch = self.tree.get(dir).map_or(u32::MAX, |node| node.watch);
+        if let Some(state) = self.watches.get_mut(watch as usize) {
+            // What there is to be said about it is said at the start.
+            let _late = state.arrived(at);
+        }
         // One that is disposed of while its directory is away lets others come under its name.
         let old = self.job_of.insert(FileKey::new(dir, &name), id);
         if let Some(job) = old.and_then(|old| self.jobs.get_mut(&old)) {
@@ -606,12 +627,16 @@ impl Core {
             .chain(others)
             .flat_map(|(id, job)| job_records(*id, job, self.slot_of(&job.phase)));
         let jobs = jobs.chain(number);
+        // Behind the jobs, which are counted already.
+        let with_window = self.watches.iter().filter(|watch| watch.window.is_some());
+        let windows = with_window.filter_map(window_record);
         watches
             .chain(dirs)
             .chain(coming)
             .chain(files)
             .chain(jobs)
             .chain(going)
+            .chain(windows)
     }
 
     /// The same, with the times that have to be in the records' headers: a job is as old as its file has been settled,

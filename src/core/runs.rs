@@ -16,6 +16,8 @@ use std::time::Duration;
 
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
+/// Between the two for what belongs to no watch.
+const KILL_AFTER: Duration = Duration::from_secs(5);
 
 /// What a process is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub(super) enum Kind {
     Sweep,
     /// Keeps the claims of its watch: see `claims`.
     Keeper,
+    /// The command of `[alert]`.
+    Alert,
 }
 
 /// A process.
@@ -121,7 +125,7 @@ impl Core {
     /// and neither do those whose files are on a mount that does not answer: they may not end before it does.
     pub(super) fn children_running(&self) -> usize {
         let children = self.runs.len() - self.workers.len() - self.sweeps - self.keepers.len();
-        children - self.children_stuck()
+        children - self.alerts.running() - self.children_stuck()
     }
 
     /// Jobs whose attempts are being made.
@@ -163,7 +167,7 @@ impl Core {
         let kill_after = self
             .watches
             .get(run.watch as usize)
-            .map_or(Duration::ZERO, |watch| watch.plan.kill_after);
+            .map_or(KILL_AFTER, |watch| watch.plan.kill_after);
         self.out.push(Effect::Kill(id, SIGTERM));
         self.timers
             .set(Timer::Kill(id), self.now.mono.after(kill_after));
@@ -180,6 +184,7 @@ impl Core {
             Kind::Child => self.child_ended(run, end, output),
             Kind::Worker => self.worker_ended(id, &run, end, output),
             Kind::Keeper => self.keeper_ended(id, &run, end, &output),
+            Kind::Alert => self.alert_ended(&run, end),
             Kind::Sweep => {
                 self.sweeps -= 1;
                 self.sweep_ended(&run, end, &output);

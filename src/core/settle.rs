@@ -100,6 +100,8 @@ pub struct Candidate {
     pub refusals: u8,
     /// What it waits for.
     pub waits: Waits,
+    /// A person was told that it waits.
+    pub alerted: bool,
     /// Job changes in a row before this one, if an event came while its job ran.
     pub reruns: u8,
 }
@@ -154,6 +156,7 @@ impl Core {
                 granted: None,
                 refusals: 0,
                 waits: Waits::Probe,
+                alerted: false,
                 reruns: 0,
             })
         });
@@ -182,6 +185,7 @@ impl Core {
             candidate.granted = None;
             candidate.stale = candidate.asked.is_some();
             self.set_fresh(key, false);
+            self.alert_waiting(key);
         }
         self.ask_when_due(key);
     }
@@ -240,6 +244,7 @@ impl Core {
         result: Result<Facts, Fault>,
     ) {
         self.judge(ask, key, path, result);
+        self.alert_waiting(key);
         if self
             .candidates
             .get(&key)

@@ -213,6 +213,7 @@ mod tests {
         let plan = Plan {
             daemon: crate::config::daemon_defaults("/var/lib/settled".into()),
             watches: vec![WatchPlan::placeholder("a"), WatchPlan::placeholder("b")],
+            alert: None,
         };
         let mut core = Core::new(plan, 1);
         let (a, b) = (
@@ -254,6 +255,7 @@ mod tests {
         let plan = Plan {
             daemon: crate::config::daemon_defaults("/var/lib/settled".into()),
             watches: vec![WatchPlan::placeholder("a")],
+            alert: None,
         };
         let mut core = Core::new(plan, 1);
         let root = core.tree.add(0, DirId(0), b"");
@@ -282,6 +284,7 @@ mod tests {
         let plan = Plan {
             daemon: crate::config::daemon_defaults("/var/lib/settled".into()),
             watches: vec![WatchPlan::placeholder("a")],
+            alert: None,
         };
         let mut core = Core::new(plan, 1);
         let root = core.tree.add(0, DirId(0), b"");

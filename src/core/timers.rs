@@ -1,7 +1,7 @@
 //! Named timers, each with a reason; the loop sleeps until the first.
 
 use super::files::FileKey;
-use super::ids::{DirId, JobId, RunId};
+use super::ids::{DirId, JobId, MountId, RunId};
 use super::time::Mono;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -49,6 +49,12 @@ pub enum Timer {
     Unanswered(RunId),
     /// A watch's claims may be asked for again, or their keeper be started again.
     Keeper(u32),
+    /// What a watch expects is to be looked at.
+    Expect(u32),
+    /// A mount has been silent for long enough for a person to know.
+    AlertMount(MountId),
+    /// Something may be told that was told a while ago.
+    Alert,
 }
 
 /// All armed timers; each has one deadline.

@@ -6,6 +6,7 @@ use super::orders::{Answered, Order};
 use super::record::Record;
 use crate::plan::{Level, Plan, ProcessPlan};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// inotify(7) event bits that the core looks at, named as there.
 #[allow(missing_docs)]
@@ -163,6 +164,8 @@ pub enum Input {
     RootSilent(u32, bool),
     /// Whether the journal has room (`false`: intake and dispatch pause).
     JournalRoom(bool),
+    /// A flush of the journal took as long as this, which is much.
+    SlowFlush(Duration),
     /// See [`Command`].
     Command(Command),
 }

@@ -2,6 +2,7 @@
 
 use super::claims::Claims;
 use super::counts::WatchCounts;
+use super::expect::Window;
 use super::files::{FileKey, Known};
 use super::ids::{DirId, JobId, WatchId};
 use super::queue::Queue;
@@ -58,6 +59,8 @@ pub struct Watch {
     pub running: u32,
     /// What it has done so far, in numbers.
     pub counts: WatchCounts,
+    /// Where it stands with what is expected of it.
+    pub(super) window: Option<Window>,
     /// Ready jobs; where claims are made, those that are not claimed.
     pub queue: Queue,
     /// Where claims are made.
@@ -117,6 +120,7 @@ impl Watch {
             history: false,
             running: 0,
             counts: WatchCounts::default(),
+            window: None,
             queue,
             claims,
             batch_since: None,

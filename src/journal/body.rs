@@ -2,7 +2,7 @@
 
 use crate::core::ask::Version;
 use crate::core::ids::{DirId, JobId, WatchId};
-use crate::core::record::{AttemptEnd, Disposal, DisposedHow, Outcome, Record};
+use crate::core::record::{AttemptEnd, Disposal, DisposedHow, Outcome, Record, Told};
 use crate::core::time::Wall;
 
 /// The number of the record's kind.
@@ -31,6 +31,7 @@ pub fn kind(record: &Record) -> u16 {
         Record::Paused { .. } => 18,
         Record::Retried { .. } => 19,
         Record::Forgotten { .. } => 20,
+        Record::Expected { .. } => 21,
     }
 }
 
@@ -57,6 +58,7 @@ pub fn kind_name(kind: u16) -> Option<&'static str> {
         18 => "paused",
         19 => "retried",
         20 => "forgotten",
+        21 => "expected",
         super::format::KIND_END => "end",
         _ => return None,
     })
@@ -199,6 +201,23 @@ pub fn encode(out: &mut Vec<u8>, record: &Record) {
             u64(out, job.0);
             bytes(out, key);
         }
+        Record::Expected {
+            watch,
+            opens,
+            day,
+            count,
+            told,
+        } => {
+            u32(out, watch.0);
+            i64(out, opens.0);
+            out.extend_from_slice(&day.to_le_bytes());
+            u32(out, *count);
+            out.push(match told {
+                Told::Not => 0,
+                Told::Owed => 1,
+                Told::Told => 2,
+            });
+        }
         Record::Remembered {
             dir,
             name_hash,
@@ -261,6 +280,7 @@ fn fields(kind: u16, from: &mut Cursor) -> Result<Option<Record>, BadBody> {
         18 => from.paused(),
         19 => from.u64().map(|job| Record::Retried { job: JobId(job) }),
         20 => from.forgotten(),
+        21 => from.expected(),
         other => return Err(BadBody::Kind(other)),
     })
 }
@@ -514,6 +534,21 @@ impl<'a> Cursor<'a> {
         Some(Record::Key {
             job: JobId(self.u64()?),
             key: self.bytes()?,
+        })
+    }
+
+    fn expected(&mut self) -> Option<Record> {
+        Some(Record::Expected {
+            watch: WatchId(self.u32()?),
+            opens: Wall(self.i64()?),
+            day: self.i32()?,
+            count: self.u32()?,
+            told: match self.u8()? {
+                0 => Told::Not,
+                1 => Told::Owed,
+                2 => Told::Told,
+                _ => return None,
+            },
         })
     }
 

@@ -355,6 +355,19 @@ impl Row<'_> {
                 self.number("job", job.0);
                 self.bytes("key", key);
             }
+            Record::Expected {
+                watch,
+                opens,
+                day,
+                count,
+                told,
+            } => {
+                self.number("watch", watch.0);
+                self.number("opens_ns", opens.0);
+                self.number("day", *day);
+                self.number("count", *count);
+                self.text("told", &format!("{told:?}").to_lowercase());
+            }
             Record::Remembered {
                 dir,
                 name_hash,

@@ -96,6 +96,7 @@ families! {
     queue_wait_seconds Histogram [watch] "From when a file settled until its first attempt was begun";
     run_seconds Histogram [watch] "How long attempts took";
     watch_root_present Gauge [watch] "1 while the directory of the watch is there and observed";
+    expected_missed Counter [watch] "Times that what was expected had not come";
     directories Gauge [] "Directories that are known";
     files_remembered Gauge [] "Files that are remembered, those that are gone included";
     journal_flush_seconds Histogram [] "How long it took to make records durable";
@@ -115,6 +116,8 @@ families! {
     inotify_watches_limit Gauge [] "How many a user may have; fs.inotify.max_user_watches";
     inotify_overflows Counter [] "How often events were lost because the kernel's queue was full";
     log_lines_dropped Counter [] "Log lines that could not be written";
+    alerts Counter [alert] "Alert commands that were started";
+    alert_failures Counter [] "Alert commands that failed";
     memory_bytes Gauge [] "What the daemon's process has in memory";
 }
 

@@ -171,7 +171,13 @@ fn errors_outside_of_keys() {
             "2: [wach] unknown block (nearest known block [watch])",
         ),
         ("\n[tail.a]\n", "2: [tail] not built in this version"),
-        ("[alert]\n", "1: [alert] not built in this version"),
+        ("[alert]\n", "1: [alert] run: is missing; name a program"),
+        ("[alert]\nrun = [\"bin/x\"]", "2: [alert] run: is relative"),
+        ("[alert]\nrun = []", "2: [alert] run: names no program"),
+        (
+            "[alert]\nrun = [\"x\"]\nded = 1",
+            "3: [alert] ded: unknown key (nearest known key 'dead')",
+        ),
         (
             "[daemon]\n\nmetrics_textfile = \"/x/\"",
             "3: [daemon] metrics_textfile: names no file",
@@ -306,7 +312,6 @@ fn the_example_is_accepted_but_for_what_is_not_built() {
             "watch.cameras duplicate",
             "watch.cameras invalid",
             "tail ",
-            "alert ",
         ]
     );
 }

@@ -5,7 +5,7 @@
 
 use settled::core::ask::Version;
 use settled::core::ids::{DirId, JobId, WatchId};
-use settled::core::record::{AttemptEnd, Disposal, DisposedHow, Outcome, Record};
+use settled::core::record::{AttemptEnd, Disposal, DisposedHow, Outcome, Record, Told};
 use settled::core::time::Wall;
 use settled::journal::storage::{Fault, File, Storage, errno};
 use std::cell::RefCell;
@@ -168,7 +168,18 @@ impl Random {
                 slot: 1 + self.below(1000) as u32,
             },
             // A kind of its own.
-            _ => self.concluded(job, Disposal::Mark),
+            16 => self.concluded(job, Disposal::Mark),
+            _ => Record::Expected {
+                watch: WatchId(self.next() as u32),
+                opens: Wall(self.next() as i64),
+                day: self.next() as i32,
+                count: self.next() as u32,
+                told: match self.below(3) {
+                    0 => Told::Not,
+                    1 => Told::Owed,
+                    _ => Told::Told,
+                },
+            },
         }
     }
 
@@ -200,7 +211,7 @@ impl Random {
 }
 
 /// How many kinds of records there are.
-pub const KINDS: usize = 20;
+pub const KINDS: usize = 21;
 
 /// The record that the tests count with.
 pub fn numbered(n: u64) -> Record {

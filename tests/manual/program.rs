@@ -231,16 +231,17 @@ fn plan(text: &str) -> Plan {
 
 /// A configuration around one key, with what that key needs.
 fn around(item: &Item, assignment: &str) -> String {
-    let (daemon, watch) = match item.daemon {
-        true => (assignment, ""),
-        false => ("", assignment),
+    let (daemon, alert, watch) = match item.section {
+        "DAEMON" => (assignment, "", ""),
+        "ALERT" => ("", assignment, ""),
+        _ => ("", "", assignment),
     };
     let action = match item.key.as_str() {
         "workers" | "window" => "worker = [\"true\"]",
         _ => "run = [\"true\"]",
     };
     format!(
-        "[daemon]\n{daemon}\n[watch.a]\npath = \"/srv\"\nkey = \"{{dir1}}\"\n{action}\n{watch}\n"
+        "[daemon]\n{daemon}\n[alert]\nrun = [\"true\"]\n{alert}\n[watch.a]\npath = \"/srv\"\nkey = \"{{dir1}}\"\n{action}\n{watch}\n"
     )
 }
 
@@ -252,7 +253,7 @@ fn every_default_is_the_value_that_the_program_takes() {
             continue;
         };
         // Where the log goes depends on where standard error does.
-        if item.daemon && item.key == "log" {
+        if item.section == "DAEMON" && item.key == "log" {
             continue;
         }
         let written = format!("{} = {}", item.key, toml_value(default));
@@ -300,9 +301,12 @@ fn words_of_keys_are_the_ones_in_settled_toml_5() {
         let Some(documented) = documented else {
             continue;
         };
-        let daemon = ["on_damage", "log", "log_level"].contains(&key);
+        let section = match key {
+            "on_damage" | "log" | "log_level" => "DAEMON",
+            _ => "WATCH",
+        };
         let item = Item {
-            daemon,
+            section,
             key: key.to_owned(),
             default: None,
         };
@@ -349,6 +353,9 @@ fn keys_in_tables_are_the_ones_in_settled_toml_5() {
     );
     assert!(batch.contains("max"));
     assert_eq!(batch, documented("batch"), "program, then manual");
+    let expect = known("src/config/alert.rs", "const EXPECT_KEYS: [&str; 5] = [");
+    assert!(expect.contains("by"));
+    assert_eq!(expect, documented("expect"), "program, then manual");
     // Those that it says hold without being set are taken, and change nothing.
     let with = |action: &str| {
         format!(

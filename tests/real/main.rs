@@ -4,6 +4,7 @@
 mod bed;
 mod kit;
 
+mod alerts;
 mod arrivals;
 mod batches;
 mod bounds;

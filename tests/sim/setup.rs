@@ -578,6 +578,7 @@ pub fn draw(seed: u64) -> Setup {
                 metrics_every: Duration::from_secs(15),
             },
             watches: plans,
+            alert: None,
         },
         covers,
         disk,

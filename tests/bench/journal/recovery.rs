@@ -38,6 +38,7 @@ fn plan(state: &Path) -> Plan {
             metrics_every: Duration::from_secs(15),
         },
         watches: vec![WatchPlan::placeholder("w")],
+        alert: None,
     }
 }
 

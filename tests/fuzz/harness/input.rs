@@ -2,7 +2,7 @@
 
 use settled::core::ask::Version;
 use settled::core::ids::{DirId, JobId, WatchId};
-use settled::core::record::{AttemptEnd, Disposal, DisposedHow, Outcome, Record};
+use settled::core::record::{AttemptEnd, Disposal, DisposedHow, Outcome, Record, Told};
 use settled::core::time::Wall;
 
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +95,7 @@ impl<'a> Input<'a> {
     /// Few directories, watches and jobs, so that records meet each other; `serial` makes most of them unlike
     /// any other.
     pub fn record(&mut self, serial: u64) -> Record {
-        let kind = self.below(18);
+        let kind = self.below(19);
         let job = JobId(1 + self.below(8) as u64);
         let dir = DirId(1 + self.below(6) as u32);
         let watch = WatchId(1 + self.below(3) as u32);
@@ -194,6 +194,13 @@ impl<'a> Input<'a> {
             },
             15 => Record::Retried { job },
             16 => Record::Forgotten { dir, name_hash },
+            17 => Record::Expected {
+                watch,
+                opens: Wall(i64::from(self.u8())),
+                day: i32::from(self.u8()),
+                count: u32::from(self.u8()),
+                told: [Told::Not, Told::Owed, Told::Told][self.below(3)],
+            },
             _ => Record::Key {
                 job,
                 key: self.name(),

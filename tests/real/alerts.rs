@@ -1,0 +1,302 @@
+//! What a person is told, and that it is told once: `[alert]` and `expect`.
+
+use crate::bed::{Bed, Daemon, until, until_in};
+use crate::kit::{self, SLOW, put, wait_concluded};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::process::Command;
+
+/// Writes down what it is told: its variables in one line, and what it reads in the next.
+const TELL: &str = "{ printf '%s|' \"$SETTLED_ALERT\" \"$SETTLED_WATCH\" \"$SETTLED_PATH\" \"$SETTLED_JOB\" \
+                    \"$SETTLED_COUNT\" \"$SETTLED_TEXT\"; echo; cat; } >> \"$1.part\" && cat \"$1.part\" >> \"$1\" && \
+                    rm \"$1.part\"\n";
+
+/// An alert as its command saw it.
+#[derive(Debug)]
+struct Told {
+    alert: String,
+    watch: String,
+    path: String,
+    job: String,
+    count: u64,
+    text: String,
+    json: Value,
+}
+
+fn told(bed: &Bed) -> Vec<Told> {
+    let text = fs::read_to_string(bed.path("told")).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let whole = lines.chunks_exact(2).map(|pair| {
+        let f: Vec<&str> = pair[0].split('|').collect();
+        Told {
+            alert: f[0].into(),
+            watch: f[1].into(),
+            path: f[2].into(),
+            job: f[3].into(),
+            count: f[4].parse().expect("a number"),
+            text: f[5].into(),
+            json: serde_json::from_str(pair[1]).expect("JSON"),
+        }
+    });
+    whole.collect()
+}
+
+fn wait_told(bed: &Bed, alert: &str, count: usize) -> Vec<Told> {
+    let mut all = Vec::new();
+    until_in(SLOW, &format!("{count} alerts of {alert}"), || {
+        all = told(bed);
+        all.retain(|told| told.alert == alert);
+        all.len() >= count
+    });
+    all
+}
+
+/// `[daemon]`, `[alert]` with these keys and a watch `w` with those.
+fn configure(bed: &Bed, alert: &str, watch: &str) {
+    let tell = kit::script(bed, "tell.sh", TELL);
+    let alert = match alert {
+        "" => String::new(),
+        keys => format!(
+            "[alert]\nrun = [\"/bin/sh\", {tell:?}, {:?}]\n{keys}\n",
+            bed.path("told")
+        ),
+    };
+    bed.configure_text(&format!(
+        "[daemon]\nstate = {:?}\nlog = \"stderr\"\nlog_level = \"debug\"\n{alert}[watch.w]\npath = {:?}\n\
+         settle = \"0\"\nbackoff = {{ first = \"10ms\", max = \"10ms\" }}\n{watch}\n",
+        bed.path("state"),
+        bed.path("in"),
+    ));
+}
+
+fn exits(status: u8) -> String {
+    format!("run = [\"/bin/sh\", \"-c\", \"exit {status}\"]\n")
+}
+
+/// The records of what is expected, in the journal's order: count and whether it was told.
+fn expected(bed: &Bed) -> Vec<(u64, String)> {
+    let dump = Command::new(env!("CARGO_BIN_EXE_settled"))
+        .args(["journal", "dump", "--json", "--state"])
+        .arg(bed.path("state"))
+        .output()
+        .expect("the built program");
+    assert!(dump.status.success(), "{dump:?}");
+    let text = String::from_utf8(dump.stdout).expect("text");
+    let rows = text.lines().map(|line| {
+        let row: BTreeMap<String, Value> = serde_json::from_str(line).expect("JSON");
+        row
+    });
+    rows.filter(|row| row["kind"] == "expected")
+        .map(|row| {
+            let told = row["told"].as_str().expect("a word").to_owned();
+            (row["count"].as_u64().expect("a number"), told)
+        })
+        .collect()
+}
+
+#[test]
+fn dead_jobs_are_told_and_what_dies_meanwhile_is_added_up() {
+    let bed = Bed::new();
+    configure(&bed, "dead = 1\nevery = \"2s\"", &exits(65));
+    let _daemon = kit::start(&bed);
+    put(&bed, "first", "text");
+    let first = wait_told(&bed, "dead", 1);
+    assert_eq!((first[0].watch.as_str(), first[0].count), ("w", 1));
+    assert_eq!(first[0].path, bed.inside("first").display().to_string());
+    assert!(first[0].text.contains("dead"));
+    assert_eq!(first[0].json["job"], first[0].job.as_str());
+    assert_eq!(first[0].json["path"], first[0].path.as_str());
+    assert_eq!(first[0].json["alert"], "dead");
+    assert!(first[0].json["at_ns"].as_i64() >= first[0].json["since_ns"].as_i64());
+    for n in 0..5 {
+        put(&bed, format!("more{n}"), "text");
+    }
+    wait_concluded(&bed, 6);
+    until_in(SLOW, "all are told", || {
+        wait_told(&bed, "dead", 2)
+            .iter()
+            .map(|told| told.count)
+            .sum::<u64>()
+            == 6
+    });
+    let all = told(&bed);
+    assert!(all.len() < 6, "they were added up: {all:?}");
+}
+
+#[test]
+fn so_many_dead_jobs_it_takes() {
+    let bed = Bed::new();
+    configure(&bed, "dead = 3\nevery = \"0\"", &exits(65));
+    let _daemon = kit::start(&bed);
+    for name in ["a", "b"] {
+        put(&bed, name, "text");
+    }
+    wait_concluded(&bed, 2);
+    assert!(told(&bed).is_empty());
+    put(&bed, "c", "text");
+    assert_eq!(wait_told(&bed, "dead", 1)[0].count, 3);
+}
+
+#[test]
+fn a_file_that_is_held_open_is_told_once() {
+    let bed = Bed::new();
+    configure(&bed, "waiting = \"1s\"\nevery = \"0\"", &exits(0));
+    let daemon = kit::start(&bed);
+    let held = fs::File::create(bed.inside("held")).expect("a file");
+    let all = wait_told(&bed, "waiting", 1);
+    assert_eq!(all[0].path, bed.inside("held").display().to_string());
+    assert!(all[0].text.contains("open for writing"), "{}", all[0].text);
+    // It is looked at again and again.
+    put(&bed, "other", "text");
+    wait_concluded(&bed, 1);
+    drop(held);
+    wait_concluded(&bed, 2);
+    assert_eq!(wait_told(&bed, "waiting", 1).len(), 1);
+    assert_eq!(daemon.log_count("has not settled for"), 1);
+}
+
+#[test]
+fn an_alert_command_that_fails_or_hangs_is_logged_and_ended_and_nothing_waits_for_it() {
+    let bed = Bed::new();
+    configure(
+        &bed,
+        "dead = 1\nevery = \"0\"\ntimeout = \"1s\"",
+        &exits(65),
+    );
+    let hang = "[ \"$SETTLED_WATCH\" = w ] && case \"$SETTLED_PATH\" in *hang) exec sleep 600;; esac; exit 3\n";
+    kit::script(&bed, "tell.sh", hang);
+    let daemon = kit::start(&bed);
+    put(&bed, "hang", "text");
+    until("the command runs", || {
+        !kit::children_with(&daemon, "sleep").is_empty()
+    });
+    put(&bed, "next", "text");
+    wait_concluded(&bed, 2);
+    daemon.wait_log("the alert command (dead): timed out; it is not repeated");
+    daemon.wait_log("the alert command (dead): exit status 3; it is not repeated");
+    until("it is gone", || {
+        kit::children_with(&daemon, "sleep").is_empty()
+    });
+}
+
+#[test]
+fn what_has_not_come_is_told_once_over_restarts_and_again_after_it_came() {
+    let bed = Bed::new();
+    let expect = "expect = { every = \"3s\" }\n";
+    configure(&bed, "every = \"0\"", &format!("{}{expect}", exits(0)));
+    let mut daemon = kit::start(&bed);
+    let all = wait_told(&bed, "expected", 1);
+    assert_eq!((all[0].watch.as_str(), all[0].count), ("w", 1));
+    assert!(all[0].text.contains("0 of 1 in 3 s"), "{}", all[0].text);
+    until("it is written down", || {
+        expected(&bed)
+            .last()
+            .is_some_and(|(_, told)| told == "told")
+    });
+    daemon.kill();
+    // It is overdue still, and was told.
+    let mut daemon = kit::start(&bed);
+    daemon.wait_log("ready:");
+    put(&bed, "late", "text");
+    daemon.wait_log("what was expected has come after all");
+    assert_eq!(wait_told(&bed, "expected", 1).len(), 1);
+    // From then on it is expected anew.
+    wait_told(&bed, "expected", 2);
+    assert_eq!(daemon.stop(), Some(0));
+    assert_eq!(wait_told(&bed, "expected", 2).len(), 2);
+}
+
+#[test]
+fn an_alert_that_a_crash_cut_short_is_not_forgotten() {
+    let bed = Bed::new();
+    let expect = "expect = { every = \"2s\" }\n";
+    configure(&bed, "every = \"0\"", &format!("{}{expect}", exits(0)));
+    kit::script(&bed, "tell.sh", "exec sleep 600\n");
+    let mut daemon = kit::start(&bed);
+    let mut sleeping = Vec::new();
+    until_in(SLOW, "the command runs", || {
+        sleeping = kit::children_with(&daemon, "sleep");
+        !sleeping.is_empty()
+    });
+    daemon.kill();
+    sleeping.into_iter().for_each(kit::kill);
+    assert_eq!(
+        expected(&bed).last().map(|(_, told)| told.as_str()),
+        Some("owed")
+    );
+    kit::script(&bed, "tell.sh", TELL);
+    let _daemon = kit::start(&bed);
+    wait_told(&bed, "expected", 1);
+    until("it is written down", || {
+        expected(&bed)
+            .last()
+            .is_some_and(|(_, told)| told == "told")
+    });
+}
+
+/// The daemon in a time zone in which it is half a minute past noon.
+fn start_past_noon(bed: &Bed) -> Daemon {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970")
+        .as_secs() as i64;
+    let wanted = 12 * 3600 + 30;
+    // tzset(3): what is added to local time to get UTC, less than a day.
+    let west = (now.rem_euclid(86_400) - wanted).rem_euclid(86_400);
+    let zone = format!("XYZ{}:{:02}:{:02}", west / 3600, west / 60 % 60, west % 60);
+    let config = bed.path("settled.toml");
+    let daemon = bed.spawn_with(
+        &[OsStr::new("run"), OsStr::new("-c"), config.as_os_str()],
+        &[("TZ", &zone)],
+    );
+    daemon.wait_log("ready:");
+    daemon
+}
+
+#[test]
+fn a_time_of_day_is_by_the_daemons_zone_and_what_came_in_time_is_not_missed() {
+    let bed = Bed::new();
+    let expect = "expect = { by = \"12:01\", count = 2 }\n";
+    configure(&bed, "every = \"0\"", &format!("{}{expect}", exits(0)));
+    let daemon = start_past_noon(&bed);
+    put(&bed, "one", "text");
+    wait_concluded(&bed, 1);
+    let all = wait_told(&bed, "expected", 1);
+    assert!(
+        all[0].text.contains("1 of 2 by 12:01 on "),
+        "{}",
+        all[0].text
+    );
+    until("the next day's is open", || {
+        expected(&bed).last() == Some(&(0, "not".into()))
+    });
+    drop(daemon);
+
+    let bed = Bed::new();
+    let expect = "expect = { by = \"12:01\", from = \"11:59\" }\n";
+    configure(&bed, "every = \"0\"", &format!("{}{expect}", exits(0)));
+    let _daemon = start_past_noon(&bed);
+    put(&bed, "one", "text");
+    wait_concluded(&bed, 1);
+    // Its own window, and then the next day's.
+    until_in(SLOW, "two windows", || expected(&bed).len() == 2);
+    assert!(told(&bed).is_empty());
+}
+
+#[test]
+fn without_a_command_it_is_logged_once() {
+    let bed = Bed::new();
+    let expect = "expect = { every = \"1s\" }\n";
+    configure(&bed, "", &format!("{}{expect}", exits(0)));
+    let mut daemon = kit::start(&bed);
+    daemon.wait_log("expected, and has not come: 0 of 1");
+    until("it is written down", || {
+        expected(&bed)
+            .last()
+            .is_some_and(|(_, told)| told == "told")
+    });
+    assert_eq!(daemon.stop(), Some(0));
+    assert_eq!(daemon.log_count("expected, and has not come"), 1);
+}
