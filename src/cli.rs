@@ -10,6 +10,7 @@ mod journal;
 mod list;
 mod order;
 mod status;
+mod top;
 mod watch;
 
 pub use check::Filesystem;
@@ -136,6 +137,7 @@ fn public() -> Command {
                 ),
         )
         .subcommand(status::command())
+        .subcommand(top::command())
         .subcommand(list::command())
         .subcommand(explain::command())
         .subcommands(order::commands())
@@ -183,6 +185,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             check_file(&config_path(given), unit)
         }
         Some(("status", given)) => status::run(given),
+        Some(("top", given)) => top::run(given),
         Some(("list", given)) => list::run(given),
         Some(("explain", given)) => explain::run(given),
         Some((

@@ -11,3 +11,4 @@ pub mod peer;
 pub mod process;
 pub mod setup;
 pub mod signal;
+pub mod terminal;

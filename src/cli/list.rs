@@ -324,7 +324,7 @@ fn row(past: &Past, plan: Option<&Plan>) -> FileRow {
 }
 
 /// `STATE AGE WATCH JOB PATH: words`.
-fn describe(row: &FileRow) -> String {
+pub(super) fn describe(row: &FileRow) -> String {
     let mut out = format!(
         "{:<9} {:>11} {} {}{}{}: {}",
         row.state,

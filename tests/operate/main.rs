@@ -13,3 +13,4 @@ mod clients;
 mod explain;
 mod orders;
 mod rights;
+mod top;
