@@ -9,12 +9,11 @@ use crate::core::select::Pattern;
 use crate::core::view::{FileRow, shown};
 use crate::core::words::{STATES, attempt_words, outcome_word};
 use crate::journal::history::{self, Past};
-use crate::plan::Plan;
 use crate::sys::clock;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// States of what is over, in the words of outcomes.
@@ -154,21 +153,24 @@ fn list(given: &ArgMatches) -> Result<ExitCode, ExitCode> {
         .seen
         .as_ref()
         .and_then(|seen| seen.plan.as_ref().ok());
+    let mut roots: Roots = (plan.into_iter().flat_map(|plan| &plan.watches))
+        .map(|watch| (watch.name.clone(), watch.path.clone()))
+        .collect();
     let mut state = target.state.clone();
+    if plan.is_none() {
+        // Where nobody answers, that is said below.
+        if let Ok((known, daemons)) = by_daemon(&target) {
+            state = known.or(state);
+            roots = daemons;
+        }
+    }
     let mut nobody = None;
     let mut code = exit::OK;
     if wanted.wants_live() || state.is_none() {
-        let answered = match wanted.wants_live() {
-            true => live(&target, &wanted, plan, json),
-            false => Ok(Ok(())),
-        };
-        match answered {
+        match live(&target, &wanted, &roots, json) {
             Ok(printed) => printed?,
             Err(error @ NoAnswer::Nobody(..)) if state.is_some() => nobody = Some(error),
             Err(error) => return Err(ask::fail_no_answer("list", &error)),
-        }
-        if state.is_none() {
-            state = daemon_state(&target).map_err(|e| ask::fail_no_answer("list", &e))?;
         }
     }
     if let Some(error) = &nobody {
@@ -181,7 +183,7 @@ fn list(given: &ArgMatches) -> Result<ExitCode, ExitCode> {
     if (nobody.is_some() || !wanted.over.is_empty())
         && let Some(state) = &state
     {
-        past(state, &wanted, plan, nobody.is_some(), json)?;
+        past(state, &wanted, &roots, nobody.is_some(), json)?;
     }
     Ok(ExitCode::from(code))
 }
@@ -190,7 +192,7 @@ fn list(given: &ArgMatches) -> Result<ExitCode, ExitCode> {
 fn live(
     target: &Target,
     wanted: &Wanted,
-    plan: Option<&Plan>,
+    roots: &Roots,
     json: bool,
 ) -> Result<Result<(), ExitCode>, NoAnswer> {
     let mut printed = Ok(());
@@ -199,7 +201,8 @@ fn live(
         .ask(&wanted.request(), &mut |text, line| {
             if let Line::File(row) = line {
                 let path = crate::core::view::bytes_of(&row.path, &row.path_hex);
-                let rel = root_of(plan, &row.watch)
+                let rel = roots
+                    .get(&row.watch)
                     .and_then(|root| config::below(&path, root))
                     .unwrap_or(path.as_slice());
                 if wanted.is_named(rel) {
@@ -215,26 +218,30 @@ fn live(
     Ok(printed)
 }
 
-fn root_of<'p>(plan: Option<&'p Plan>, watch: &str) -> Option<&'p [u8]> {
-    let mut watches = plan?.watches.iter();
-    let plan = watches.find(|plan| plan.name == watch)?;
-    Some(&plan.path)
-}
+/// The roots of watches by their names.
+type Roots = BTreeMap<String, Vec<u8>>;
 
-/// Where the daemon that was asked keeps its journal.
-fn daemon_state(target: &Target) -> Result<Option<std::path::PathBuf>, NoAnswer> {
-    let lines = target.ask(&Request::Status {})?;
-    Ok(lines.into_iter().find_map(|(_, line)| match line {
-        Line::Daemon(row) => Some(row.state.into()),
-        _ => None,
-    }))
+/// Where the daemon keeps its journal, and its roots.
+fn by_daemon(target: &Target) -> Result<(Option<PathBuf>, Roots), NoAnswer> {
+    let (mut state, mut roots) = (None, Roots::new());
+    for (_, line) in target.ask(&Request::Status {})? {
+        match line {
+            Line::Daemon(row) => state = Some(row.state.into()),
+            Line::Watch(row) => {
+                let root = crate::core::view::bytes_of(&row.path, &row.path_hex);
+                roots.insert(row.watch, root);
+            }
+            _ => {}
+        }
+    }
+    Ok((state, roots))
 }
 
 /// What the journal has.
 fn past(
     state: &Path,
     wanted: &Wanted,
-    plan: Option<&Plan>,
+    roots: &Roots,
     no_daemon: bool,
     json: bool,
 ) -> Result<(), ExitCode> {
@@ -249,7 +256,7 @@ fn past(
         if !asked {
             return;
         }
-        let row = row(&past, plan);
+        let row = row(&past, roots);
         let states = over || wanted.live.is_empty() || wanted.live.contains(&row.state);
         if states && wanted.wants(&row, &past.rel, row.since_ns) {
             rows.push((past.job, row));
@@ -279,9 +286,9 @@ fn past(
 }
 
 /// A job of the journal as a row.
-fn row(past: &Past, plan: Option<&Plan>) -> FileRow {
-    let path = match root_of(plan, &past.watch) {
-        Some(root) => [root, b"/", &past.rel].concat(),
+fn row(past: &Past, roots: &Roots) -> FileRow {
+    let path = match roots.get(&past.watch) {
+        Some(root) => [root, &b"/"[..], &past.rel].concat(),
         None => past.rel.clone(),
     };
     let (path, path_hex) = shown(&path);

@@ -19,8 +19,10 @@ const SIGKILL: i32 = 9;
 const LAST_WAIT: Duration = Duration::from_secs(5);
 /// How long those who keep claims may take to let go of them: a service manager may kill them with the daemon's end.
 const LEAVE_WAIT: Duration = Duration::from_secs(1);
-/// Candidates named when the state is logged.
+/// Candidates, and jobs, named when the state is logged.
 const LOGGED_MAX: usize = 20;
+/// So many jobs are gone through for those.
+const LOOKED_AT_MAX: usize = 10_000;
 
 /// What the daemon is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -521,7 +523,8 @@ impl Core {
 
     /// What happens to jobs that are not simply ready.
     fn log_jobs(&mut self) {
-        let jobs = self.jobs.iter();
+        // Half a million may be ready behind those that were begun.
+        let jobs = self.jobs.iter().take(LOOKED_AT_MAX);
         let under_way = jobs.filter(|(_, job)| !matches!(job.phase, Phase::Ready));
         let lines: Vec<(JobId, String)> = under_way
             .take(LOGGED_MAX)

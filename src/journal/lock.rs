@@ -96,8 +96,8 @@ pub(super) fn noted(path: &Path, dir: &OwnedFd) -> Result<Option<u32>, Fault> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let number = match openat(dir, NAME, flags, Mode::empty()) {
         Ok(file) => number(&file.into()).map_err(|error| fault("read", &path, &error))?,
-        // A copy without it.
-        Err(Errno::ENOENT) => 0,
+        // A copy without it; or a reader of the group, who may not lock it either.
+        Err(Errno::ENOENT | Errno::EACCES) => 0,
         Err(errno) => return Err(fault("open", &path, &errno.into())),
     };
     Ok((number > 0).then_some(number))

@@ -186,7 +186,8 @@ impl Disk {
             if make {
                 flags |= OFlag::O_CREAT;
             }
-            let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+            // Who may read it is decided by the directory.
+            let mode = Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP;
             let file = openat(&self.dir, name.to_string().as_str(), flags, mode)
                 .map_err(|errno| self.fault(act, name, &errno.into()))?;
             let file = File::from(file);

@@ -128,6 +128,39 @@ fn members_of_the_socket_group_may_ask() {
 }
 
 #[test]
+fn the_group_that_the_state_directory_lets_in_may_ask_what_was_done() {
+    if !is_root() {
+        return;
+    }
+    let open = Open::new(&format!("socket_group = {GROUP}"));
+    let state = open.bed.path("state");
+    fs::create_dir(&state).expect("a directory");
+    let group = nix::unistd::Gid::from_raw(GROUP);
+    nix::unistd::chown(&state, None, Some(group)).expect("root may");
+    // What is made there belongs to its group.
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o2750)).expect("its own directory");
+    let _daemon = open.start();
+    let path = open.bed.inside("a");
+    fs::write(&path, "x").expect("a file");
+    let lists = |uid: u32, gid: u32| open.asks(uid, gid, &["list", "--state", "done"]);
+    crate::bed::until("a job that is done, as a member sees it", || {
+        let said = lists(NOBODY, GROUP);
+        assert!(said.status.success(), "{said:?}");
+        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        text.contains(&format!("{}: done", path.display()))
+    });
+    let said = open.asks(NOBODY, GROUP, &["explain", &path.display().to_string()]);
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(
+        said.status.success() && text.contains("exit status 0"),
+        "{said:?}"
+    );
+    // Nobody of it can hold the lock that keeps a second daemon out.
+    let lock = fs::metadata(state.join("lock")).expect("a lock");
+    assert_eq!(lock.permissions().mode() & 0o077, 0);
+}
+
+#[test]
 fn a_name_that_is_taken_is_said_and_files_are_served_all_the_same() {
     let open = Open::new("");
     fs::write(&open.socket, "not a socket").expect("a file");
