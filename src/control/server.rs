@@ -10,7 +10,7 @@ use crate::core::query::{Cursor, Wanted};
 use crate::core::select::Pattern;
 use crate::core::time::Mono;
 use crate::core::view::{DaemonRow, bytes_of};
-use crate::sys::peer;
+use crate::sys::{clock, peer};
 use mio::event::Event;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -38,6 +38,8 @@ const READ_A_TURN: usize = 256 * 1024;
 const WRITE_A_TURN: usize = 256 * 1024;
 /// Files, watches and jobs that are looked at in one turn, over all clients.
 const VISITS_A_TURN: usize = 1024;
+/// How long all of that may take in one turn: what is begun then is finished, a step at most.
+const TIME_A_TURN: Duration = Duration::from_millis(1);
 /// They are looked at in steps of so many.
 const STEP: usize = 8;
 /// An answer is not made further than this ahead of its reader; one step goes beyond it, to 256 KiB at most.
@@ -260,6 +262,7 @@ impl Server {
             read: READ_A_TURN,
             write: WRITE_A_TURN,
             visits: VISITS_A_TURN,
+            until: clock::boottime().after(TIME_A_TURN),
             clients: self.clients.len(),
         };
         let after = self.served + 1;
@@ -456,19 +459,20 @@ struct Budget {
     read: usize,
     write: usize,
     visits: usize,
+    until: Mono,
     clients: usize,
 }
 
 impl Budget {
     fn is_spent(&self) -> bool {
-        self.read == 0 || self.write == 0 || self.visits == 0
+        self.read == 0 || self.write == 0 || self.visits == 0 || clock::boottime() >= self.until
     }
 }
 
 impl Client {
     fn tend(&mut self, now: Mono, core: &Core, knows: &dyn Knows, budget: &mut Budget) {
         self.read(now, budget);
-        while self.work.is_none() && !self.closing && budget.visits > 0 && self.owes() < AHEAD {
+        while self.work.is_none() && !self.closing && !budget.is_spent() && self.owes() < AHEAD {
             let Some(end) = self.input.iter().position(|byte| *byte == b'\n') else {
                 break;
             };
@@ -627,7 +631,7 @@ impl Client {
 
     /// Goes on with an answer, as far as its reader and the turn let it.
     fn answer(&mut self, core: &Core, knows: &dyn Knows, budget: &mut Budget) {
-        while budget.visits > 0 && self.owes() < AHEAD && self.is_being_answered() {
+        while !budget.is_spent() && self.owes() < AHEAD && self.is_being_answered() {
             let Some(mut work) = self.work.take() else {
                 return;
             };
