@@ -62,7 +62,7 @@ fn check_names_the_paths_that_a_unit_keeps_from_the_daemon() {
     let config = dir.path().join("s.toml");
     fs::write(
         &config,
-        "[daemon]\nstate = \"/etc/settled/state\"\n\
+        "[daemon]\nstate = \"/etc/settled/state\"\nsocket = \"/usr/run/sock\"\n\
          [watch.a]\npath = \"/opt/a\"\nrun = [\"true\"]\n\
          [watch.b]\npath = \"/opt/b\"\nrun = [\"true\"]\ndone = \"delete\"\n\
          [watch.c]\npath = \"/home/u/in\"\nrun = [\"/opt/secret/do\"]\noutput = \"/etc/x/log\"\ndead = { move = \"/usr/local/bad/{date}\" }\n\
@@ -78,6 +78,7 @@ fn check_names_the_paths_that_a_unit_keeps_from_the_daemon() {
     let text = out(&check(&config, &unit));
     for expected in [
         unwritable("state", "/etc/settled/state", "ProtectSystem=full"),
+        unwritable("socket", "/usr/run", "ProtectSystem=full"),
         unwritable("path", "/opt/b", "ReadOnlyPaths=/opt/b"),
         unwritable("dead", "/usr/local/bad", "ProtectSystem=full"),
         unwritable("deliver.to", "/boot/x", "ProtectSystem=full"),
@@ -87,7 +88,7 @@ fn check_names_the_paths_that_a_unit_keeps_from_the_daemon() {
         assert!(text.contains(&expected), "{expected}\n{text}");
     }
     // What is only read, is elsewhere, or is said in another section, is no trouble.
-    assert_eq!(text.matches("own.service because").count(), 5, "{text}");
+    assert_eq!(text.matches("own.service because").count(), 6, "{text}");
     assert_eq!(text.matches("hidden from").count(), 1, "{text}");
 
     // A drop-in adds to lists, empties them, and overrides what has one value.

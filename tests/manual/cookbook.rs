@@ -88,18 +88,17 @@ fn every_command_line_in_the_pages_is_one_that_the_program_takes() {
         let displayed = page.lines().filter_map(|line| line.strip_prefix(".Dl "));
         let displayed = displayed.map(plain);
         let blocks = blocks(&page);
-        let in_blocks = blocks
-            .iter()
-            .flat_map(|block| block.lines())
-            .map(str::to_owned);
+        // Where a prompt is shown, what follows the others is output.
+        let in_blocks = blocks.iter().flat_map(|block| {
+            let prompt = if block.starts_with("$ ") { "$ " } else { "" };
+            block
+                .lines()
+                .filter_map(move |line| line.strip_prefix(prompt))
+                .map(str::to_owned)
+        });
         for line in displayed.chain(in_blocks) {
             // What another program reads is not this one's.
-            let line = line
-                .split(" | ")
-                .next()
-                .unwrap()
-                .trim_start_matches("# ")
-                .trim_start_matches("$ ");
+            let line = line.split(" | ").next().unwrap();
             if !line.starts_with("settled ") {
                 continue;
             }

@@ -120,9 +120,13 @@ impl Unit {
 
     /// As [`Unit::warnings`], of what belongs to no watch.
     pub(super) fn daemon_warnings(&self, plan: &Plan) -> Vec<String> {
-        let state = plan.daemon.state.as_os_str().as_bytes();
-        let why = self.refuses(state, May::Write);
-        why.map(|why| format!("state: {why}")).into_iter().collect()
+        let socket = plan.daemon.socket.parent().unwrap_or(Path::new("/"));
+        let paths = [("state", plan.daemon.state.as_path()), ("socket", socket)];
+        let refused = paths.into_iter().filter_map(|(key, path)| {
+            let why = self.refuses(path.as_os_str().as_bytes(), May::Write)?;
+            Some(format!("{key}: {why}"))
+        });
+        refused.collect()
     }
 
     fn refuses(&self, path: &[u8], wanted: May) -> Option<String> {
