@@ -115,7 +115,7 @@ fn unreadable<T>(_: postcard::Error) -> io::Result<T> {
 pub struct ScoutMade {
     /// The number given with the request.
     pub number: u64,
-    /// The scout's pid, to be reaped by the caller; or the errno of clone3(2).
+    /// The scout's pid, to be reaped by the caller; or the errno of clone(2).
     pub pid: Result<i32, i32>,
 }
 

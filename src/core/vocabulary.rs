@@ -55,7 +55,7 @@ pub struct Mount {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[repr(u8)]
 pub enum StartStep {
-    /// clone3(2).
+    /// clone(2).
     Fork = 1,
     /// Standard input, output, process group, signals.
     Setup = 2,

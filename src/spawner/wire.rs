@@ -26,7 +26,7 @@ pub(crate) enum Request {
 pub(crate) enum Reply {
     /// A launcher with this pid has been made.
     Launcher(i32),
-    /// The scout's pid, or the errno of clone3(2).
+    /// The scout's pid, or the errno of clone(2).
     Scout(u64, Result<i32, i32>),
 }
 

@@ -1,6 +1,6 @@
 //! Making, signalling and reaping processes, and what they are given: descriptors, signals, memory.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -46,35 +46,21 @@ pub fn fork() -> io::Result<Fork> {
     }
 }
 
-/// clone3(2)'s arguments, as far as `CLONE_ARGS_SIZE_VER0`.
-#[repr(C)]
-#[derive(Default)]
-struct CloneArgs {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-}
-
 /// A copy of the calling process, as fork(2) makes it, but as a sibling: its parent is the caller's parent, which
 /// alone can wait for it (clone(2), `CLONE_PARENT`). The caller must have one thread only.
+///
+/// By clone and not by clone3, whose arguments no filter can see: systemd takes that from services with
+/// `RestrictNamespaces=` (systemd.exec(5)).
 ///
 /// # Errors
 /// `EAGAIN` and `ENOMEM`: no room for another process. `EINVAL` in the first process of a pid namespace.
 pub fn fork_sibling() -> io::Result<Fork> {
-    let args = CloneArgs {
-        flags: libc::CLONE_PARENT as u64,
-        // With CLONE_PARENT this has to be 0: the signal is the one that the caller itself ends with.
-        exit_signal: 0,
-        ..CloneArgs::default()
-    };
-    // SAFETY: `args` outlives the call and has the size given. Without CLONE_VM the child has its own copy of
-    // all memory, so that returning twice on one stack is what fork does.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
+    // With CLONE_PARENT the signal at its end is the one that the caller itself ends with.
+    let flags = c_long::from(libc::CLONE_PARENT);
+    let none: c_long = 0;
+    // SAFETY: with no stack of its own, and without CLONE_VM, the child goes on with its own copy of all memory, so that
+    // returning twice on one stack is what fork does. The other arguments belong to flags that are not set.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) };
     match pid {
         0 => Ok(Fork::Child),
         pid if pid > 0 => Ok(Fork::Parent(pid as i32)),
