@@ -8,6 +8,7 @@ mod explain;
 mod holders;
 mod journal;
 mod list;
+mod metrics;
 mod order;
 mod status;
 mod top;
@@ -140,6 +141,7 @@ fn public() -> Command {
         .subcommand(top::command())
         .subcommand(list::command())
         .subcommand(explain::command())
+        .subcommand(metrics::command())
         .subcommands(order::commands())
         .subcommand(journal::command())
         .subcommand(completions::command())
@@ -188,6 +190,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(("top", given)) => top::run(given),
         Some(("list", given)) => list::run(given),
         Some(("explain", given)) => explain::run(given),
+        Some(("metrics", given)) => metrics::run(given),
         Some((
             command @ ("retry" | "forget" | "pause" | "resume" | "rescan" | "reload"),
             given,

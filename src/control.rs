@@ -47,6 +47,8 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         path_hex: String,
     },
+    /// All metrics, as OpenMetrics text.
+    Metrics {},
     /// Run a job again, or now.
     Retry(Named),
     /// Make no more attempts of it.
@@ -84,6 +86,14 @@ pub struct Named {
     pub path_hex: String,
 }
 
+/// A part of a text: whole lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TextRow {
+    /// The lines.
+    pub text: String,
+}
+
 /// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -96,7 +106,10 @@ impl Request {
     /// Whether it changes something: that is for root and the daemon's user.
     pub fn is_command(&self) -> bool {
         match self {
-            Request::Status {} | Request::List { .. } | Request::Explain { .. } => false,
+            Request::Status {}
+            | Request::List { .. }
+            | Request::Explain { .. }
+            | Request::Metrics {} => false,
             Request::Retry(_)
             | Request::Forget(_)
             | Request::Pause { .. }
@@ -142,6 +155,7 @@ pub enum Line {
     Finding(Box<Finding>),
     Nearest(Nearest),
     Done(DoneRow),
+    Text(TextRow),
     /// The answer is complete.
     End(bool),
     /// There is none, or no more of it.

@@ -12,8 +12,10 @@ pub use text::Dialect;
 use crate::core::Core;
 use crate::core::counts::{BOUNDS, Census, Histogram, JOB_STATES};
 use crate::core::time::Wall;
-use crate::journal::Flushed;
+use crate::journal::segment::Disk;
+use crate::journal::{Flushed, Journal};
 use families::names;
+use std::cell::Cell;
 use std::time::Duration;
 use text::{Text, seconds};
 
@@ -56,7 +58,7 @@ pub struct EdgeCounts {
     turns: u64,
     longest: Duration,
     /// For each [`Reader`].
-    recent: [Duration; 2],
+    recent: [Cell<Duration>; 2],
     flushes: Histogram,
     bytes: u64,
     records: u64,
@@ -69,7 +71,7 @@ impl EdgeCounts {
             started,
             turns: 0,
             longest: Duration::ZERO,
-            recent: [Duration::ZERO; 2],
+            recent: [const { Cell::new(Duration::ZERO) }; 2],
             flushes: Histogram::new(&OF_FLUSHES),
             bytes: 0,
             records: 0,
@@ -80,8 +82,8 @@ impl EdgeCounts {
     pub fn turned(&mut self, took: Duration) {
         self.turns += 1;
         self.longest = self.longest.max(took);
-        for recent in &mut self.recent {
-            *recent = took.max(*recent);
+        for recent in &self.recent {
+            recent.set(took.max(recent.get()));
         }
     }
 
@@ -92,9 +94,9 @@ impl EdgeCounts {
         self.records += flushed.records;
     }
 
-    fn take_recent(&mut self, reader: Reader) -> Duration {
-        let recent = self.recent.get_mut(reader as usize);
-        recent.map(std::mem::take).unwrap_or_default()
+    fn take_recent(&self, reader: Reader) -> Duration {
+        let recent = self.recent.get(reader as usize);
+        recent.map(Cell::take).unwrap_or_default()
     }
 }
 
@@ -113,6 +115,19 @@ pub struct Readings {
     pub resident_kib: Option<u64>,
 }
 
+impl Readings {
+    /// As of now. `dropped_lines`: by the log.
+    pub fn take(journal: &Journal<Disk>, dropped_lines: u64) -> Readings {
+        Readings {
+            journal_bytes: journal.total_bytes(),
+            journal_live_bytes: journal.live_bytes(),
+            inotify_limit: inotify_limit(),
+            dropped_lines,
+            resident_kib: crate::memory::resident_kib().ok(),
+        }
+    }
+}
+
 /// How many inotify watches a user may have (inotify(7)), if `/proc` says so.
 pub fn inotify_limit() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_watches").ok()?;
@@ -123,7 +138,7 @@ pub fn inotify_limit() -> Option<u64> {
 pub fn metrics_text(
     core: &Core,
     census: &Census,
-    edge: &mut EdgeCounts,
+    edge: &EdgeCounts,
     readings: &Readings,
     dialect: Dialect,
     reader: Reader,

@@ -2,8 +2,9 @@
 //! many clients, so long a request, so much of an answer ahead of who reads it, so many rows looked at in a turn.
 //! A client that sends half a request, or does not take its answer, is closed after a while.
 
-use super::{DoneRow, Line, Named, PATH_MAX, REQUEST_MAX, Refusal, Request};
+use super::{DoneRow, Line, Named, PATH_MAX, REQUEST_MAX, Refusal, Request, TextRow};
 use crate::core::Core;
+use crate::core::counts::Census;
 use crate::core::ids::RunId;
 use crate::core::orders::{Order, Which};
 use crate::core::query::{Cursor, Wanted};
@@ -44,6 +45,8 @@ const TIME_A_TURN: Duration = Duration::from_millis(1);
 const STEP: usize = 8;
 /// An answer is not made further than this ahead of its reader; one step goes beyond it, to 256 KiB at most.
 const AHEAD: usize = 48 * 1024;
+/// A long text comes in parts of so many bytes.
+const TEXT_BYTES: usize = 8 * 1024;
 /// How long a client may leave a request half sent, or an answer lying.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it may ask nothing.
@@ -57,6 +60,8 @@ pub trait Knows {
     fn complete(&self, row: &mut DaemonRow);
     /// The process of a run.
     fn pid(&self, run: RunId) -> Option<i32>;
+    /// The text of all metrics.
+    fn metrics(&self, core: &Core, census: &Census) -> String;
 }
 
 /// Who may ask.
@@ -74,6 +79,10 @@ enum Work {
     List(Cursor, Box<Wanted>),
     /// The path, the next watch, and whether any had something to say.
     Explain(Vec<u8>, usize, bool),
+    /// What there is is counted.
+    Metrics(Census),
+    /// The rest of a text.
+    Text(Vec<u8>),
     /// An order that was given, or is to be: its answer is awaited.
     Ordered(Option<Ordered>),
 }
@@ -604,6 +613,7 @@ impl Client {
                 }
                 self.work = Some(Work::Explain(path, 0, false));
             }
+            Request::Metrics {} => self.work = Some(Work::Metrics(Census::default())),
             Request::Retry(named) => self.order_about(named, Order::Retry),
             Request::Forget(named) => self.order_about(named, Order::Forget),
             Request::Pause { watch } => self.order(Order::Pause(watch)),
@@ -639,6 +649,23 @@ impl Client {
             let over = match &mut work {
                 // Taken up by the next turn, and answered when what it decides is durable.
                 Work::Ordered(_) => false,
+                Work::Metrics(census) => {
+                    core.count_on(census, STEP);
+                    if census.is_whole() {
+                        work = Work::Text(knows.metrics(core, census).into_bytes());
+                    }
+                    false
+                }
+                Work::Text(rest) => {
+                    // Whole lines: each is short.
+                    let most = rest.len().min(TEXT_BYTES);
+                    let part = rest.get(..most).unwrap_or_default();
+                    let end = part.iter().rposition(|byte| *byte == b'\n');
+                    let part: Vec<u8> = rest.drain(..end.map_or(most, |end| end + 1)).collect();
+                    let text = String::from_utf8_lossy(&part).into_owned();
+                    self.say(&Line::Text(TextRow { text }));
+                    rest.is_empty()
+                }
                 Work::Status(next) => {
                     let (rows, all) = core.watch_rows(*next, STEP);
                     *next += rows.len();

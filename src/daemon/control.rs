@@ -4,12 +4,15 @@ use super::{Daemon, Source};
 use crate::child::Children;
 use crate::control::Refusal;
 use crate::control::server::{Knows, Ordered, Server};
+use crate::core::counts::Census;
 use crate::core::ids::RunId;
 use crate::core::orders::{Answered, Order};
 use crate::core::time::{Mono, Now, Wall};
 use crate::core::view::DaemonRow;
-use crate::core::{Command, Input};
-use crate::metrics::EdgeCounts;
+use crate::core::{Command, Core, Input};
+use crate::journal::Journal;
+use crate::journal::segment::Disk;
+use crate::metrics::{Dialect, EdgeCounts, Reader, Readings, metrics_text};
 use crate::plan::Level;
 use std::path::Path;
 use std::time::Duration;
@@ -74,6 +77,7 @@ struct Edge<'a> {
     children: &'a Children,
     meter: &'a Meter,
     source: &'a Source,
+    journal: &'a Journal<Disk>,
     dropped: u64,
 }
 
@@ -98,6 +102,12 @@ impl Knows for Edge<'_> {
 
     fn pid(&self, run: RunId) -> Option<i32> {
         self.children.pid(run)
+    }
+
+    fn metrics(&self, core: &Core, census: &Census) -> String {
+        let readings = Readings::take(self.journal, self.dropped);
+        let (dialect, reader) = (Dialect::OpenMetrics, Reader::Socket);
+        metrics_text(core, census, &self.meter.counts, &readings, dialect, reader)
     }
 }
 
@@ -168,6 +178,7 @@ impl Daemon {
             children: &self.children,
             meter: &self.meter,
             source: &self.source,
+            journal: &self.journal,
             dropped: self.log.dropped(),
         };
         control.turn(self.now.mono, &self.core, &edge);

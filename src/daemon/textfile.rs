@@ -7,7 +7,7 @@ use crate::core::counts::Census;
 use crate::core::ids::RunId;
 use crate::core::time::Mono;
 use crate::core::{ChildEnd, Program, SpawnOrder, Stdin};
-use crate::metrics::{self, Dialect, Reader, Readings, file, metrics_text};
+use crate::metrics::{Dialect, Reader, Readings, file, metrics_text};
 use crate::plan::{DaemonPlan, Level};
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
@@ -110,21 +110,15 @@ impl Daemon {
             self.textfile.census = Some(census);
             return Ok(());
         }
-        let text = self.metrics(&census, Dialect::Prometheus, Reader::Textfile);
+        let text = metrics_text(
+            &self.core,
+            &census,
+            &self.meter.counts,
+            &Readings::take(&self.journal, self.log.dropped()),
+            Dialect::Prometheus,
+            Reader::Textfile,
+        );
         self.write_textfile(text)
-    }
-
-    /// All metrics as of now. See [`metrics_text`].
-    pub(super) fn metrics(&mut self, census: &Census, dialect: Dialect, reader: Reader) -> String {
-        let readings = Readings {
-            journal_bytes: self.journal.total_bytes(),
-            journal_live_bytes: self.journal.live_bytes(),
-            inotify_limit: metrics::inotify_limit(),
-            dropped_lines: self.log.dropped(),
-            resident_kib: crate::memory::resident_kib().ok(),
-        };
-        let edge = &mut self.meter.counts;
-        metrics_text(&self.core, census, edge, &readings, dialect, reader)
     }
 
     fn write_textfile(&mut self, text: String) -> Result<(), Fatal> {

@@ -11,6 +11,7 @@ mod answers;
 mod ask;
 mod clients;
 mod explain;
+mod metrics;
 mod orders;
 mod rights;
 mod top;

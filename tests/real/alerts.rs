@@ -64,9 +64,10 @@ fn configure(bed: &Bed, alert: &str, watch: &str) {
         ),
     };
     bed.configure_text(&format!(
-        "[daemon]\nstate = {:?}\nlog = \"stderr\"\nlog_level = \"debug\"\n{alert}[watch.w]\npath = {:?}\n\
+        "[daemon]\nstate = {:?}\nsocket = {:?}\nlog = \"stderr\"\nlog_level = \"debug\"\n{alert}[watch.w]\npath = {:?}\n\
          settle = \"0\"\nbackoff = {{ first = \"10ms\", max = \"10ms\" }}\n{watch}\n",
         bed.path("state"),
+        bed.path("state/control.sock"),
         bed.path("in"),
     ));
 }

@@ -61,10 +61,11 @@ fn parse(text: &str) -> Samples {
 
 fn configure(bed: &Bed, action: &str, keys: &str) {
     bed.configure_text(&format!(
-        "[daemon]\nstate = {:?}\nlog = \"stderr\"\nlog_level = \"debug\"\nmetrics_textfile = {:?}\n\
+        "[daemon]\nstate = {:?}\nsocket = {:?}\nlog = \"stderr\"\nlog_level = \"debug\"\nmetrics_textfile = {:?}\n\
          metrics_every = \"1s\"\n[watch.w]\npath = {:?}\nsettle = \"0\"\n\
          backoff = {{ first = \"10ms\", max = \"10ms\" }}\n{action}\n{keys}\n",
         bed.path("state"),
+        bed.path("state/control.sock"),
         bed.path("metrics/settled.prom"),
         bed.path("in"),
     ));
