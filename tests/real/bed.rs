@@ -114,8 +114,9 @@ impl Bed {
 
     /// It stays; where it is.
     #[allow(dead_code)]
-    pub fn keep(self) -> PathBuf {
-        self.dir.keep()
+    pub fn keep(mut self) -> PathBuf {
+        self.dir.disable_cleanup(true);
+        self.root().to_owned()
     }
 
     pub fn root(&self) -> &Path {
@@ -347,6 +348,27 @@ impl Daemon {
     pub fn stop(&mut self) -> Option<i32> {
         self.signal(libc::SIGTERM);
         self.wait().code()
+    }
+}
+
+impl Drop for Bed {
+    /// What the daemon started and did not live to end would wait for ever for what happens here.
+    fn drop(&mut self) {
+        let here = self.dir.path().as_os_str().as_bytes();
+        let Ok(processes) = fs::read_dir("/proc") else {
+            return;
+        };
+        for process in processes.flatten() {
+            let pid = process.file_name();
+            let Some(pid) = pid.to_str().and_then(|pid| pid.parse::<i32>().ok()) else {
+                continue;
+            };
+            let told = fs::read(process.path().join("cmdline")).unwrap_or_default();
+            if told.windows(here.len()).any(|part| part == here) {
+                let pid = nix::unistd::Pid::from_raw(pid);
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            }
+        }
     }
 }
 
