@@ -32,8 +32,7 @@ impl Core {
         let Some(scan) = state.scan.take() else {
             return;
         };
-        let cost = scan.listed.since(scan.started);
-        let cost = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX) / scan.dirs.max(1);
+        let cost = u64::try_from(scan.cost.as_nanos()).unwrap_or(u64::MAX) / scan.dirs.max(1);
         // One that took long because the mount did not answer says nothing about the next.
         let before = std::mem::replace(&mut state.last_cost_ns, cost);
         state.dir_cost_ns = cost.min(before);
@@ -92,14 +91,12 @@ impl Core {
         for key in awaits.keys() {
             self.queue_probe(*key);
         }
-        let now = self.now.mono;
         if let Some(scan) = self
             .watches
             .get_mut(watch as usize)
             .and_then(|state| state.scan.as_mut())
         {
             scan.awaits = Some(awaits);
-            scan.listed = now;
         }
         any
     }

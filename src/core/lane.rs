@@ -43,6 +43,8 @@ pub(super) struct Lane {
     pub answers: u64,
     /// Its scout has owed an answer for longer than usual.
     pub slow: bool,
+    /// When its scout last finished with something.
+    done_at: Mono,
     /// Since when its scout is said not to answer.
     pub silent: Option<Mono>,
 }
@@ -79,10 +81,27 @@ impl Core {
             .is_some_and(|lane| lane.binds_asked > 0 || !lane.binds.is_empty())
     }
 
+    /// A directory's scan learns how long the scout was at it: since it was asked (at the earliest when the scan began), or
+    /// had finished with what it was asked before.
+    pub(super) fn bind_took(&mut self, lane: MountId, dir: DirId, asked: Option<Mono>) {
+        let now = self.now.mono;
+        let free = self.lane(lane).done_at;
+        let Some(node) = self.tree.get(dir).filter(|node| node.in_scan) else {
+            return;
+        };
+        let watch = self.watches.get_mut(node.watch as usize);
+        if let Some(scan) = watch.and_then(|watch| watch.scan.as_mut()) {
+            let begun = free.max(scan.started).max(asked.unwrap_or_default());
+            scan.cost += now.since(begun);
+        }
+    }
+
     pub(super) fn bind_answered(&mut self, lane: MountId) {
+        let now = self.now.mono;
         let of = self.lane(lane);
         of.binds_asked -= 1;
         of.answers += 1;
+        of.done_at = now;
         self.binds_asked -= 1;
         if self.binds_asked == 0 {
             // Whatever is still kept belongs to directories that are gone.
@@ -95,15 +114,19 @@ impl Core {
     }
 
     pub(super) fn probe_answered(&mut self, lane: MountId) {
+        let now = self.now.mono;
         let lane = self.lane(lane);
         lane.probes_asked -= 1;
         lane.answers += 1;
+        lane.done_at = now;
     }
 
     pub(super) fn look_answered(&mut self, lane: MountId) {
+        let now = self.now.mono;
         let lane = self.lane(lane);
         lane.looks_asked -= 1;
         lane.answers += 1;
+        lane.done_at = now;
     }
 
     /// Takes a place for a look, if there is one; else the job waits for it.

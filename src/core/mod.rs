@@ -383,6 +383,8 @@ impl Core {
             (Asked::Bind { dir, .. }, Answer::Bound(Ok(bound))) => self.bound(dir, bound),
             (Asked::Bind { dir, .. }, Answer::Entries(entries)) => self.entries(dir, entries),
             (Asked::Bind { dir, lane }, Answer::Listed(result)) => {
+                let asked = self.tree.get(dir).map(|node| node.bound_at);
+                self.bind_took(lane, dir, asked);
                 self.bind_answered(lane);
                 match result {
                     Ok(()) => self.listed(dir),

@@ -351,11 +351,11 @@ impl Core {
             for key in self.files.of_dir(id) {
                 self.files.take(key);
             }
-            let busy = self.job_of.range(FileKey::range(id)).next().is_some();
             self.timers.clear(Timer::Bind(id));
             self.left_scan(id);
+            // A job may still run of a file that was here, under whatever name: its directory must not become another.
             let recorded = self.tree.get(id).is_some_and(|node| node.recorded);
-            if let Some(wd) = self.tree.remove(id, !busy) {
+            if let Some(wd) = self.tree.remove(id, !recorded) {
                 self.out.push(super::Effect::Unwatch(wd));
             }
             if recorded {

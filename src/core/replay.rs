@@ -17,6 +17,9 @@ use crate::plan::WatchPlan;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// The parent of a directory that is gone: none has this number.
+const NOWHERE: DirId = DirId(u32::MAX);
+
 const STATE_GONE: u8 = 1;
 const STATE_AWAY: u8 = 2;
 
@@ -78,8 +81,7 @@ impl Core {
                 for key in self.files.of_dir(dir) {
                     self.files.take(key);
                 }
-                let busy = self.job_of.range(FileKey::range(dir)).next().is_some();
-                self.tree.remove(dir, !busy);
+                self.tree.remove(dir, false);
             }
             Record::Settled {
                 job,
@@ -664,12 +666,11 @@ impl Core {
             .filter(|job| job.dir != DirId(0) && self.tree.get(job.dir).is_none())
             .filter_map(|job| {
                 let watch = self.watches.get(job.watch as usize)?;
-                let root = self.tree.get(watch.root).filter(|root| root.recorded)?;
                 let name = [PRIVATE_PREFIX, b"gone-", job.dir.0.to_string().as_bytes()].concat();
                 let comes = Record::Dir {
                     dir: job.dir,
-                    watch: self.watch_id(root.watch),
-                    parent: watch.root,
+                    watch: watch.id,
+                    parent: NOWHERE,
                     name,
                     ino: 0,
                     btime_ns: 0,

@@ -46,8 +46,8 @@ pub struct Scan {
     /// Everything is listed: the candidates whose version must be known before it can be told what was renamed, and
     /// whether a probe of each has answered since.
     pub awaits: Option<BTreeMap<FileKey, bool>>,
-    /// When everything was.
-    pub listed: Mono,
+    /// How long scouts were at its directories.
+    pub cost: Duration,
 }
 
 impl Core {
@@ -85,7 +85,7 @@ impl Core {
             missing_dirs: Vec::new(),
             started,
             awaits: None,
-            listed: started,
+            cost: Duration::ZERO,
         });
         self.timers.clear(Timer::Poll(watch));
         for dir in dirs {

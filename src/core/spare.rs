@@ -63,6 +63,7 @@ impl Core {
         dir: DirId,
         result: Result<DirTimes, Fault>,
     ) {
+        self.bind_took(lane, dir, None);
         self.bind_answered(lane);
         let now = self.now.mono;
         let Some(node) = self.tree.get_mut(dir).filter(|node| node.asked == ask) else {
