@@ -258,8 +258,8 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "a directory that is gone stays watched",
         file: "src/core/observe.rs",
-        old: r##"            if let Some(wd) = self.tree.remove(id, !busy) {"##,
-        new: r##"            if let Some(wd) = self.tree.remove(id, !busy)
+        old: r##"            if let Some(wd) = self.tree.remove(id, !recorded) {"##,
+        new: r##"            if let Some(wd) = self.tree.remove(id, !recorded)
                 && !MUTANT
             {"##,
     },
