@@ -90,12 +90,14 @@ impl Core {
             }
         }
         if let Some(first) = doubts.jobs.take() {
+            let mut hashed = 0;
             for (n, (id, job)) in self.jobs.range(first..).enumerate() {
-                if n == JOBS_MAX {
+                if n == FILES_MAX || hashed == JOBS_MAX {
                     doubts.jobs = Some(*id);
                     break;
                 }
                 if job.watch == watch {
+                    hashed += 1;
                     doubts.asked.remove(&version_digest(&job.version));
                 }
             }

@@ -167,12 +167,17 @@ impl Core {
             }
         }
         if let Some(first) = sieve.jobs.take() {
+            let mut hashed = 0;
             for (n, (id, job)) in self.jobs.range(first..).enumerate() {
-                if n == JOBS_MAX {
+                if n == FILES_MAX || hashed == JOBS_MAX {
                     sieve.jobs = Some(*id);
                     break;
                 }
-                sieve.insert(version_digest(&job.version));
+                // Another watch's half a million are gone over quickly: this one's files wait for it.
+                if job.watch == watch {
+                    hashed += 1;
+                    sieve.insert(version_digest(&job.version));
+                }
             }
         }
         if sieve.fills() {
