@@ -175,7 +175,10 @@ fn a_directory_without_permission_is_a_state_not_an_end() {
         fs::write(bed.inside("a"), "x").expect("a file");
         fs::set_permissions(bed.inside("a"), fs::Permissions::from_mode(0o644)).expect("chmod");
         fs::set_permissions(bed.inside(""), fs::Permissions::from_mode(0o755)).expect("chmod");
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bed.wait_runs(1)));
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            bed.wait_runs(1);
+            until("the log is written", || log().contains("CAP_LEASE"));
+        }));
         let _ = child.kill();
         let _ = child.wait();
         assert!(outcome.is_ok(), "{}", log());
