@@ -3,6 +3,7 @@
 use super::Core;
 use super::files::{CTIME_UNKNOWN, FileKey, Known, version_digest};
 use super::ids::DirId;
+use super::moves::Moves;
 use super::record::Record;
 use super::replay::remembered;
 use super::settle::Waits;
@@ -200,45 +201,24 @@ impl Core {
         let missing = missing
             .into_iter()
             .map(|(key, digest)| (key, digest, false));
+        let mut moves = Moves::new(started);
+        let mut lost = Vec::new();
         for (key, digest, taken) in displaced.chain(missing) {
             match found.remove(&digest) {
                 Some(to) if to == key => {}
-                // What is remembered may have changed since the listing; or another file has come under the name,
-                // and has a job.
-                Some(to) if self.version_at(key) != Some(digest) => {
-                    let known = self.files.get(key).copied();
-                    if let Some(known) = known.filter(|known| !known.gone)
-                        && known.version == digest
-                    {
-                        self.adopt(to, known);
-                    }
-                }
-                Some(to) => {
-                    // Events may have come since the listing: the candidate is looked at again.
-                    let Some(mut candidate) = self.candidates.remove(&to) else {
-                        continue;
-                    };
-                    let (to_dir, to_name) = (candidate.dir, candidate.name.clone());
-                    if let Some((cookie, watch)) = self.half_at.get(&key).copied() {
-                        self.drop_half(cookie, watch);
-                    }
-                    self.carry(key, to_dir, &to_name);
-                    // A close before that was of the file that had the name before.
-                    candidate.closed &= candidate.hinted > started;
-                    self.candidates.insert(to, candidate);
-                    self.queue_probe(to);
-                }
+                Some(to) => moves.add(key, digest, to),
                 None if taken => {}
-                None if !deaf && (told || missed.contains(&(key, digest))) => {
-                    self.vanished(key, digest);
-                }
-                None => {
-                    // It may have been renamed from a directory not yet listed into one that was, or is where nobody
-                    // can look for the moment.
-                    if let Some(state) = self.watches.get_mut(watch as usize) {
-                        state.missed.insert((key, digest));
-                    }
-                }
+                None => lost.push((key, digest)),
+            }
+        }
+        self.carry_all(moves);
+        for (key, digest) in lost {
+            if !deaf && (told || missed.contains(&(key, digest))) {
+                self.vanished(key, digest);
+            } else if let Some(state) = self.watches.get_mut(watch as usize) {
+                // It may have been renamed from a directory not yet listed into one that was, or is where nobody
+                // can look for the moment.
+                state.missed.insert((key, digest));
             }
         }
     }
@@ -329,7 +309,7 @@ impl Core {
     }
 
     /// What was remembered under another name is this candidate's file.
-    fn adopt(&mut self, key: FileKey, known: Known) {
+    pub(super) fn adopt(&mut self, key: FileKey, known: Known) {
         if self.job_of.contains_key(&key) {
             return;
         }

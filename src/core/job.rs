@@ -4,6 +4,7 @@ use super::ask::{Stat, Version};
 use super::claims::Standings;
 use super::files::{FileKey, version_digest};
 use super::ids::{DirId, JobId, RunId};
+use super::moves::is_spare;
 use super::queue::Rank;
 use super::record::{AttemptEnd, Disposal, Outcome, Record};
 use super::settle::{Candidate, RERUNS_MAX};
@@ -565,7 +566,7 @@ impl Core {
         self.job_of.remove(&from);
         self.job_of.insert(to, id);
         if let Some(job) = self.jobs.get_mut(&id) {
-            if matches!(job.phase, Phase::Disposing { .. }) {
+            if matches!(job.phase, Phase::Disposing { .. }) && !is_spare(&job.name) {
                 job.was = Some((job.dir, job.name.clone()));
             }
             job.dir = dir;

@@ -52,6 +52,7 @@ mod hung;
 mod job;
 mod lane;
 mod looks;
+mod moves;
 mod observe;
 mod operate;
 mod orphans;

@@ -295,3 +295,47 @@ fn renamed_while_down_is_known_again_though_another_has_come_for_it() {
     let runs = bed.runs();
     assert!(runs.iter().all(|run| run.name() != "two"), "{runs:?}");
 }
+
+/// As logrotate does it: every file takes the next one's name, and a new one comes for the first.
+#[test]
+fn rotated_while_down_only_the_new_file_is_run() {
+    let bed = Bed::new();
+    bed.configure(&[], "settle = \"0\"\nconcurrency = 1\n");
+    let files = 12;
+    let name = |n: usize| bed.inside(&format!("log.{n}"));
+    for n in 0..files {
+        fs::write(name(n), format!("written as {n}")).expect("a file");
+    }
+    let mut daemon = bed.start();
+    bed.wait_runs(files);
+    assert_eq!(daemon.stop(), Some(0));
+    for n in (0..files).rev() {
+        fs::rename(name(n), name(n + 1)).expect("a rename");
+    }
+    fs::write(name(0), "the new one").expect("a file");
+    let _daemon = bed.start();
+    let runs = bed.fence("fence");
+    let names: Vec<_> = runs[files..].iter().map(|run| run.path.clone()).collect();
+    assert_eq!(names, [name(0)]);
+}
+
+#[test]
+fn files_that_changed_names_in_a_ring_while_down_are_not_run_again() {
+    let bed = Bed::new();
+    bed.configure(&[], "settle = \"0\"\nconcurrency = 1\n");
+    let names = ["a", "b", "c", "d", "e"];
+    for name in names {
+        fs::write(bed.inside(name), name).expect("a file");
+    }
+    let mut daemon = bed.start();
+    bed.wait_runs(names.len());
+    assert_eq!(daemon.stop(), Some(0));
+    fs::rename(bed.inside("e"), bed.inside("spare")).expect("a rename");
+    for pair in names.windows(2).rev() {
+        fs::rename(bed.inside(pair[0]), bed.inside(pair[1])).expect("a rename");
+    }
+    fs::rename(bed.inside("spare"), bed.inside("a")).expect("a rename");
+    let _daemon = bed.start();
+    let runs = bed.fence("fence");
+    assert_eq!(runs.len(), names.len(), "{:?}", &runs[names.len()..]);
+}

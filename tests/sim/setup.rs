@@ -5,7 +5,7 @@ use crate::disk::Disk;
 use crate::oracle::Covers;
 use crate::rng::Rng;
 use crate::scouts::Aliases;
-use crate::writers::{Stage, Writer, drop_box, extra, restless, script, shuffle};
+use crate::writers::{Stage, Writer, drop_box, extra, restless, rotation, script, shuffle};
 use settled::core::template::Template;
 use settled::plan::*;
 use std::time::Duration;
@@ -247,6 +247,7 @@ fn thicken(
             0 => drop_box(rng, stage),
             1 => restless(rng, stage),
             2 => extra(rng, stage),
+            3 => rotation(rng, stage),
             _ => shuffle(rng, stage),
         };
         writers.push(Writer::new(ops, false));
@@ -532,6 +533,10 @@ pub fn draw(seed: u64) -> Setup {
         for _ in 0..shuffling.range(1, 2) {
             writers.push(Writer::new(shuffle(&mut shuffling, &stage), false));
         }
+    }
+    let mut rotating = Rng::new(seed ^ 0x0020_7A7E);
+    if rotating.chance(1, 8) {
+        writers.push(Writer::new(rotation(&mut rotating, &stage), false));
     }
     if seed >= DENSE && !crowded {
         thicken(

@@ -416,6 +416,42 @@ pub fn shuffle(rng: &mut Rng, stage: &Stage) -> Vec<Op> {
     ops
 }
 
+/// A log's rotation: every file takes the next one's name at once, and a new one comes for the first, or the last does.
+pub fn rotation(rng: &mut Rng, stage: &Stage) -> Vec<Op> {
+    let dirs = [rng.pick(&stage.dirs).clone(), rng.pick(&stage.dirs).clone()];
+    let names: Vec<Vec<u8>> = (0..rng.range(2, 7))
+        .map(|n| join(rng.pick::<Vec<u8>>(&dirs), &format!("r{n}.dat")))
+        .collect();
+    let spare = join(&stage.outside, "r.dat");
+    let mut ops = vec![Op::Pause(rng.below(2_000_000_000))];
+    for name in &names {
+        ops.push(Op::Create(name.clone()));
+        ops.push(Op::Write(rng.range(1, 9)));
+        ops.push(Op::Close);
+    }
+    for _ in 0..rng.range(1, 4) {
+        ops.push(Op::Pause(rng.range(100_000_000, 14_000_000_000)));
+        let ring = rng.chance(1, 3);
+        if let Some(last) = names.last().filter(|_| ring) {
+            ops.push(Op::Rename(last.clone(), spare.clone()));
+        }
+        for pair in names.windows(2).rev() {
+            ops.push(Op::Rename(pair[0].clone(), pair[1].clone()));
+            if rng.chance(1, 8) {
+                ops.push(Op::Pause(rng.below(300_000_000)));
+            }
+        }
+        if ring {
+            ops.push(Op::Rename(spare.clone(), names[0].clone()));
+        } else if rng.chance(3, 4) {
+            ops.push(Op::Create(names[0].clone()));
+            ops.push(Op::Write(rng.range(1, 9)));
+            ops.push(Op::Close);
+        }
+    }
+    ops
+}
+
 /// A few things that take longer: what happens to a file that has settled.
 pub fn extra(rng: &mut Rng, stage: &Stage) -> Vec<Op> {
     let mut ops = vec![Op::Pause(rng.below(3_000_000_000))];

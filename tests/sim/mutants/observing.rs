@@ -331,8 +331,20 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "gone when one listing missed it",
         file: "src/core/compare.rs",
-        old: r##"                None if !deaf && (told || missed"##,
-        new: r##"                None if !deaf && (told || MUTANT || missed"##,
+        old: r##"            if !deaf && (told || missed"##,
+        new: r##"            if !deaf && (told || MUTANT || missed"##,
+    },
+    Mutant {
+        name: "a name is taken before it is left",
+        file: "src/core/moves.rs",
+        old: r##"taken.filter(|to| from.contains_key(to)).collect();"##,
+        new: r##"taken.filter(|to| !MUTANT && from.contains_key(to)).collect();"##,
+    },
+    Mutant {
+        name: "in a ring the first is lost",
+        file: "src/core/moves.rs",
+        old: r##"waits.retain(|to| !spares.contains_key(to));"##,
+        new: r##"waits.retain(|to| !MUTANT && !spares.contains_key(to));"##,
     },
     Mutant {
         name: "a watch descriptor that has ended is taken",
