@@ -49,7 +49,6 @@ impl Core {
             let mut scan = scan;
             let wanted = self.out_of_sight(watch, &scan.missing_dirs);
             scan.displaced.extend(wanted);
-            self.find_replaced(watch);
             self.find_renamed(watch, scan.started, scan.missing, scan.displaced);
             self.dirs_missing(watch, scan.missing_dirs);
             self.look_at_halted(watch);
@@ -204,6 +203,10 @@ impl Core {
         let mut moves = Moves::new(started);
         let mut lost = Vec::new();
         for (key, digest, taken) in displaced.chain(missing) {
+            // Noted and then replaced: it is remembered elsewhere now, and sought from there.
+            if self.version_at(key) != Some(digest) && !self.knows(key, digest) {
+                continue;
+            }
             match found.remove(&digest) {
                 Some(to) if to == key => {}
                 Some(to) => moves.add(key, digest, to),
@@ -272,47 +275,63 @@ impl Core {
     }
 
     /// Something else comes under a name. While a scan is under way what was remembered there may be a file that was
-    /// renamed before it, under a name not listed yet.
+    /// renamed before it, under a name not listed yet: it is remembered beside the name until the scan's end, and
+    /// over a crash until the next one's.
     pub(super) fn replaced(&mut self, key: FileKey) {
         let Some(known) = self.files.get(key).copied().filter(|known| !known.gone) else {
             return;
         };
-        let Some(watch) = self.tree.get(key.dir()).map(|node| node.watch) else {
+        let Some(node) = self.tree.get(key.dir()) else {
             return;
         };
-        if let Some(state) = self.watches.get_mut(watch as usize)
-            && (state.scan.is_some() || state.scan_again)
-        {
-            state.replaced.insert(known.version, known);
+        let Some(state) = self.watches.get_mut(node.watch as usize) else {
+            return;
+        };
+        if state.scan.is_none() && !state.scan_again {
+            return;
+        }
+        // In the root, which is there as long as anything is looked for.
+        let aside = aside(state.root, known.version);
+        if self.files.get(aside).is_some_and(|known| !known.gone) {
+            return;
+        }
+        let mark = self.tree.get(aside.dir()).map_or(0, |root| root.mark);
+        let known = Known {
+            // No listing shows it.
+            mark: mark.wrapping_add(u8::MAX / 2),
+            away: false,
+            ..known
+        };
+        if let Some(scan) = &mut state.scan {
+            scan.missing.push((aside, known.version));
+        }
+        self.record_dir(aside.dir());
+        self.files.put(aside, known);
+        self.append(remembered(aside, &known));
+    }
+
+    /// The same, if what comes is another version.
+    pub(super) fn replaced_by(&mut self, key: FileKey, version: u64) {
+        let known = self.files.get(key);
+        if known.is_some_and(|known| known.version != version) {
+            self.replaced(key);
         }
     }
 
-    /// A replaced file that is there under another name: it is concluded under that.
-    fn find_replaced(&mut self, watch: u32) {
-        let replaced = self
-            .watches
-            .get_mut(watch as usize)
-            .map(|state| std::mem::take(&mut state.replaced))
-            .unwrap_or_default();
-        if replaced.is_empty() {
-            return;
-        }
-        let found = self.seen_as(watch, replaced.keys().copied());
-        for (version, keys) in found {
-            let Some(known) = replaced.get(&version) else {
-                continue;
-            };
-            for key in keys {
-                self.adopt(key, *known);
-            }
-        }
+    /// Whether that version is remembered under a name.
+    pub(super) fn knows(&self, key: FileKey, version: u64) -> bool {
+        let known = self.files.get(key);
+        known.is_some_and(|known| !known.gone && known.version == version)
     }
 
     /// What was remembered under another name is this candidate's file.
     pub(super) fn adopt(&mut self, key: FileKey, known: Known) {
-        if self.job_of.contains_key(&key) {
+        let owed = self.job_of.get(&key).and_then(|id| self.jobs.get(id));
+        if owed.is_some_and(|job| version_digest(&job.version) == known.version) {
             return;
         }
+        // The job that is owed here is another file's.
+        self.lose_file(key);
         let mark = self.tree.get(key.dir()).map_or(0, |node| node.mark);
         let known = Known {
             mark,
@@ -428,4 +447,9 @@ impl Core {
             self.queue_probe(key);
         }
     }
+}
+
+/// Where a version is remembered that others have come in place of. No file that is selected has such a name.
+fn aside(root: DirId, version: u64) -> FileKey {
+    FileKey::new(root, format!(".settled-was-{version:016x}").as_bytes())
 }

@@ -102,13 +102,6 @@ impl Core {
                 }
             }
         }
-        let replaced = self
-            .watches
-            .get(watch as usize)
-            .map(|state| &state.replaced);
-        for version in replaced.into_iter().flat_map(|replaced| replaced.keys()) {
-            doubts.asked.remove(version);
-        }
         let over = doubts.is_over();
         let found = match over {
             true => std::mem::take(&mut doubts.asked),

@@ -460,6 +460,10 @@ impl Core {
         let (version, ctime_ns, mark) = (job.version, job.ctime_ns, job.mark);
         let (key, away) = (FileKey::new(job.dir, &job.name), job.away);
         self.count(watch, |counts| counts.outcome(outcome));
+        if matches!(outcome, Outcome::Done | Outcome::Dead | Outcome::Held) {
+            // Recorded before that which takes its place.
+            self.replaced_by(key, version_digest(&version));
+        }
         self.append(Record::Concluded {
             job: id,
             outcome,

@@ -267,22 +267,11 @@ impl Core {
         {
             return false;
         }
-        let replaced = self
-            .watches
-            .get(watch as usize)
-            .is_some_and(|state| state.replaced.contains_key(&digest));
         let mut owed = self.jobs.values();
-        replaced
-            || owed.any(|job| {
-                job.watch == watch
-                    && job.version == *found
-                    && FileKey::new(job.dir, &job.name) != key
-            })
-            || self.files.iter().any(|(other, known)| {
-                known.version == digest
-                    && !known.gone
-                    && other != key
-                    && self.is_in(watch, other.dir())
-            })
+        owed.any(|job| {
+            job.watch == watch && job.version == *found && FileKey::new(job.dir, &job.name) != key
+        }) || self.files.iter().any(|(other, known)| {
+            known.version == digest && !known.gone && other != key && self.is_in(watch, other.dir())
+        })
     }
 }

@@ -637,13 +637,7 @@ impl Core {
             return;
         }
         let digest = version_digest(version);
-        if self
-            .files
-            .get(key)
-            .is_some_and(|known| known.version != digest)
-        {
-            self.replaced(key);
-        }
+        self.replaced_by(key, digest);
         if let Some(watch) = self.tree.get(key.dir()).map(|node| node.watch) {
             self.is_known_now(watch, digest);
         }

@@ -91,12 +91,7 @@ impl Core {
             state.sieve = None;
         }
         if state.sieve.is_none() {
-            let mut sieve = Sieve::new(members + members / 2 + state.replaced.len());
-            // What the scan's end is to find again, though others have come under its names.
-            for version in state.replaced.keys() {
-                sieve.insert(*version);
-            }
-            state.sieve = Some(sieve);
+            state.sieve = Some(Sieve::new(members + members / 2));
             self.fill_sieve(watch);
         }
         let sieve = self.watches.get_mut(watch as usize);

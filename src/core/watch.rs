@@ -3,7 +3,7 @@
 use super::claims::Claims;
 use super::counts::WatchCounts;
 use super::expect::Window;
-use super::files::{FileKey, Known};
+use super::files::FileKey;
 use super::ids::{DirId, JobId, WatchId};
 use super::queue::Queue;
 use super::scan::Scan;
@@ -11,7 +11,7 @@ use super::sieve::Sieve;
 use super::time::Mono;
 use super::workers::Post;
 use crate::plan::WatchPlan;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// Where the root stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,8 +91,6 @@ pub struct Watch {
     pub scan_dirs: u64,
     /// Versions that are remembered or owed, where a scan's end is waited for.
     pub sieve: Option<Sieve>,
-    /// What was remembered of names that others have come under while a scan was under way or wanted, by version.
-    pub replaced: BTreeMap<u64, Known>,
     /// What the last scan missed of a watch that no events tell about: gone if the next misses it, too.
     pub missed: BTreeSet<(FileKey, u64)>,
     /// The same of directories.
@@ -136,7 +134,6 @@ impl Watch {
             dir_cost_ns: 0,
             scan_dirs: 0,
             sieve: None,
-            replaced: BTreeMap::new(),
             missed: BTreeSet::new(),
             missed_dirs: BTreeSet::new(),
         }
