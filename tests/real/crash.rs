@@ -302,7 +302,7 @@ fn rotated_while_down_only_the_new_file_is_run() {
     let bed = Bed::new();
     bed.configure(&[], "settle = \"0\"\nconcurrency = 1\n");
     let files = 12;
-    let name = |n: usize| bed.inside(&format!("log.{n}"));
+    let name = |n: usize| bed.inside(format!("log.{n}"));
     for n in 0..files {
         fs::write(name(n), format!("written as {n}")).expect("a file");
     }
