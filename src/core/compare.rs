@@ -5,7 +5,7 @@ use super::files::{CTIME_UNKNOWN, FileKey, Known, version_digest};
 use super::ids::DirId;
 use super::moves::Moves;
 use super::record::Record;
-use super::replay::remembered;
+use super::replay::{lost_name, remembered};
 use super::settle::Waits;
 use super::sieve::Sieve;
 use super::time::Mono;
@@ -331,7 +331,13 @@ impl Core {
             return;
         }
         // The job that is owed here is another file's.
-        self.lose_file(key);
+        if let Some(id) = self.job_of.get(&key).copied() {
+            self.lose_file(key);
+            if let Some(job) = self.jobs.get(&id).filter(|job| job.displaced) {
+                let record = lost_name(job);
+                self.append(record);
+            }
+        }
         let mark = self.tree.get(key.dir()).map_or(0, |node| node.mark);
         let known = Known {
             mark,

@@ -87,6 +87,18 @@ impl Core {
         name
     }
 
+    /// What had a name has a private one now: if that is of the name's own job, what comes under the name is another
+    /// file.
+    pub(super) fn is_hidden_as(&mut self, key: FileKey, private: &[u8]) {
+        let Some(id) = self.job_of.get(&key).copied() else {
+            return;
+        };
+        let own = self.private_name(id) == private;
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.hidden = own && matches!(job.phase, Phase::Disposing { .. });
+        }
+    }
+
     /// The root is back: what waited for it goes on.
     pub(super) fn redo_disposals(&mut self, watch: u32) {
         let ids: Vec<JobId> = self

@@ -86,6 +86,8 @@ pub struct Begun {
     /// Where it was before a rename that came while its file had its private name, or had not: it is looked for
     /// there, too.
     pub was: Option<(DirId, Box<[u8]>)>,
+    /// Its file has its private name, as an event told: what has its own name is not its file.
+    pub hidden: bool,
     /// Where it stands with other machines.
     pub(super) standings: Standings,
 }
@@ -102,6 +104,7 @@ static NOTHING: Begun = Begun {
     alone: false,
     pinned: false,
     was: None,
+    hidden: false,
     standings: Standings::NONE,
 };
 

@@ -113,6 +113,15 @@ impl Core {
             if let Some(old) = self.tree.child(dir, name)
                 && moved.is_some_and(|moved| moved != old)
             {
+                let scan = self.watches.get(watch as usize);
+                if scan.is_some_and(|state| state.scan.is_some()) && self.holds_any(old) {
+                    // A rename takes the place of an empty directory only: this one has been elsewhere, and nothing
+                    // told, or is here again. Its listing says which of them this is.
+                    self.bind_is_void(old);
+                    self.came(watch, dir, name);
+                    self.start_scan(watch);
+                    return;
+                }
                 self.dir_gone(old);
             }
             match moved {
@@ -132,6 +141,13 @@ impl Core {
         {
             self.dir_gone(child);
         }
+    }
+
+    /// Whether anything is known of what is in a directory.
+    fn holds_any(&self, dir: DirId) -> bool {
+        self.files.any_in(dir)
+            || self.job_of.range(FileKey::range(dir)).next().is_some()
+            || !self.tree.children(dir).is_empty()
     }
 
     /// A directory has come under a name; listings from before say nothing about where it is.
@@ -170,7 +186,9 @@ impl Core {
             if name.starts_with(PRIVATE_PREFIX) {
                 // Disposed of, perhaps by another watch.
                 if let Some(from) = from {
-                    self.look_if_halted(FileKey::new(from.dir, &from.name));
+                    let from = FileKey::new(from.dir, &from.name);
+                    self.is_hidden_as(from, name);
+                    self.look_if_halted(from);
                 }
                 return;
             }
@@ -192,6 +210,9 @@ impl Core {
                 if self.from_private == Some(cookie) {
                     candidate.signal = Signal::Close;
                 }
+            }
+            if self.from_private == Some(cookie) {
+                self.is_hidden_as(to, name);
             }
             if let Some(from) = from {
                 self.scan_awaits_instead(watch, from, to);

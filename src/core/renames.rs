@@ -237,6 +237,11 @@ impl Core {
         let mark = self.tree.get(to_dir).map_or(0, |node| node.mark);
         let known = self.files.get(from).copied().filter(|known| !known.gone);
         let job = self.job_of.get(&from).copied();
+        let hidden = job.and_then(|id| self.jobs.get(&id));
+        if hidden.is_some_and(|job| job.hidden) {
+            // What went is a file that had come under the name, of which nothing is known.
+            return;
+        }
         if known.is_none() && job.is_none() {
             return;
         }

@@ -779,12 +779,17 @@ fn job_records(id: JobId, job: &Job, slot: u32) -> Vec<Record> {
         });
     }
     if job.displaced {
-        records.push(Record::Renamed {
-            dir: job.dir,
-            name_hash: name_hash(&job.name),
-            to_dir: job.dir,
-            to_name: job.name.to_vec(),
-        });
+        records.push(lost_name(job));
     }
     records
+}
+
+/// Another file has come under a job's name.
+pub(super) fn lost_name(job: &Job) -> Record {
+    Record::Renamed {
+        dir: job.dir,
+        name_hash: name_hash(&job.name),
+        to_dir: job.dir,
+        to_name: job.name.to_vec(),
+    }
 }

@@ -331,8 +331,8 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "gone when one listing missed it",
         file: "src/core/compare.rs",
-        old: r##"            if !deaf && (told || missed"##,
-        new: r##"            if !deaf && (told || MUTANT || missed"##,
+        old: r##"if !deaf && (told || missed.contains(&(key, digest))) {"##,
+        new: r##"if !deaf && (told || MUTANT || missed.contains(&(key, digest))) {"##,
     },
     Mutant {
         name: "a name is taken before it is left",
