@@ -72,9 +72,9 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "a halted job whose file another watch disposes of",
         file: "src/core/observe.rs",
-        old: r##"                    self.look_if_halted(FileKey::new(from.dir, &from.name));"##,
+        old: r##"                    self.look_if_halted(from);"##,
         new: r##"                    if !MUTANT {
-                        self.look_if_halted(FileKey::new(from.dir, &from.name));
+                        self.look_if_halted(from);
                     }"##,
     },
     Mutant {
