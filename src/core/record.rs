@@ -98,6 +98,58 @@ pub enum Told {
     Told,
 }
 
+/// An attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// From 1.
+    pub number: u32,
+    /// When it was begun.
+    pub started: Wall,
+    /// How it ended and when.
+    pub end: Option<(AttemptEnd, Wall)>,
+    /// The last of its output.
+    pub output: Vec<u8>,
+}
+
+/// What is known of an arrival and its job. Nothing is decided by it: it is for those who ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The job.
+    pub job: JobId,
+    /// The watch.
+    pub watch: WatchId,
+    /// The directory in which this version of the file is remembered, or in which it waits; else 0.
+    pub dir: DirId,
+    /// The path below the watch's root, as it was last.
+    pub rel: Vec<u8>,
+    /// Digest of its version: the one that was there when the job ended.
+    pub version: u64,
+    /// Bytes, when it settled.
+    pub size: u64,
+    /// Modification time when it settled, nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// How the job ended and when.
+    pub concluded: Option<(Outcome, Wall)>,
+    /// What was to happen to the file; a move with its last target.
+    pub disposal: Disposal,
+    /// Whether that was done, and when.
+    pub disposed: Option<(DisposedHow, Wall)>,
+    /// Its last attempts, in order.
+    pub attempts: Vec<Attempt>,
+    /// Names that it had, the first first, and until when.
+    pub before: Vec<(Vec<u8>, Wall)>,
+}
+
+impl Summary {
+    /// When nothing of it was left to do.
+    pub fn over(&self) -> Option<Wall> {
+        match self.disposal {
+            Disposal::Keep => self.concluded.map(|(_, at)| at),
+            _ => self.disposed.map(|(_, at)| at),
+        }
+    }
+}
+
 /// One journal record. Times in it are wall times; the record's own time is in its header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
@@ -289,4 +341,6 @@ pub enum Record {
         /// When it was last concluded or seen gone.
         at: Wall,
     },
+    /// What became of one arrival, as compaction carries it over. The record's own time is when the file settled.
+    Summary(Box<Summary>),
 }

@@ -8,7 +8,7 @@ use super::files::{CTIME_UNKNOWN, FileKey, Known, ctime_digest, name_hash, versi
 use super::ids::{DirId, JobId, WatchId};
 use super::job::{Job, Phase};
 use super::observe::PRIVATE_PREFIX;
-use super::record::{AttemptEnd, Disposal, DisposedHow, Outcome, Record};
+use super::record::{AttemptEnd, Disposal, DisposedHow, Outcome, Record, Summary};
 use super::time::{Mono, Wall};
 use super::timers::Timer;
 use super::tree::Tree;
@@ -267,6 +267,8 @@ impl Core {
                 };
                 self.files.put(FileKey::from_hash(dir, name_hash), known);
             }
+            // For those who ask; what is to be done about it is in records of its own.
+            Record::Summary(summary) => self.last_job = self.last_job.max(summary.job.0),
         }
     }
 
@@ -657,6 +659,26 @@ impl Core {
             };
             (at, record)
         })
+    }
+
+    /// Whether compaction carries `summary` over: as long as the job is owed, the file remembered in that version, or
+    /// its end not longer ago than `remember`. Where it is not remembered its directory's number says nothing, and goes.
+    pub fn carries(&self, summary: &mut Summary) -> bool {
+        let Some(over) = summary.over() else {
+            return self.jobs.contains_key(&summary.job);
+        };
+        let since = self.now.wall.before(self.daemon.remember);
+        let since_s = u32::try_from(since.0 / 1_000_000_000).unwrap_or(0);
+        let name = summary.rel.rsplit(|byte| *byte == b'/').next();
+        let key = FileKey::new(summary.dir, name.unwrap_or_default());
+        let remembered = self.files.get(key).is_some_and(|known| {
+            known.version == summary.version
+                && (!(known.gone || known.away) || known.at_s >= since_s)
+        });
+        if !remembered {
+            summary.dir = DirId(0);
+        }
+        remembered || over >= since
     }
 
     /// Directories that are gone and have jobs, each with a record of it under a name that no directory has.

@@ -25,6 +25,11 @@ const SLACK_TIMES: u64 = 2;
 /// Wait after one that failed.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
+/// Exit status of a copy that has written everything but what could not be read of what is over; no errno.
+const DAMAGE_MET: i32 = 254;
+const DAMAGE_TEXT: &str = "journal: damage was found while it was compacted; no work is lost, but what explain and list tell of \
+    some files may be. Each damaged file is kept in the state directory, with .damaged behind its name";
+
 /// How often the state directory is looked for while records are written to it.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
@@ -143,8 +148,9 @@ impl Compaction {
             journal.leave_lock();
             // Above all the sockets, at whose end scouts and the spawner know that the daemon is gone.
             process::close_others(3, &journal.copy_descriptors());
-            let status = match journal.compact_copy_at(core.snapshot_with_times()) {
-                Ok(()) => 0,
+            let status = match write_down(journal, core) {
+                Ok(false) => 0,
+                Ok(true) => DAMAGE_MET,
                 // The errno is all that fits; those of Linux are below 134.
                 Err(JournalError::NoRoom(fault) | JournalError::Storage(fault)) => fault.errno,
                 Err(_) => 255,
@@ -189,10 +195,13 @@ impl Compaction {
         // Closed: epoll forgets it.
         self.copy = None;
         match exit {
-            Ok(Exit::Status(0)) => match journal.compact_switch() {
+            Ok(Exit::Status(status @ (0 | DAMAGE_MET))) => match journal.compact_switch() {
                 Ok(done) => {
+                    // At the start it was told where.
+                    let news = status == DAMAGE_MET && !self.at_once;
                     self.at_once = false;
-                    Ok(done.trouble.map(|fault| format!("journal: {fault}")))
+                    let trouble = done.trouble.map(|fault| format!("journal: {fault}"));
+                    Ok(trouble.or_else(|| news.then(|| DAMAGE_TEXT.to_owned())))
                 }
                 Err(error @ JournalError::Final(_)) => Err(error),
                 Err(error) => Ok(Some(self.failed(now, journal, &error.to_string()))),
@@ -211,6 +220,15 @@ impl Compaction {
             Err(error) => format!("journal: compaction failed ({text}; {error})"),
         }
     }
+}
+
+/// What the copy is there for. `true`: not all that was over could be read.
+fn write_down(journal: &mut Journal<Disk>, core: &Core) -> Result<bool, JournalError> {
+    let mut old = journal.reader()?;
+    let mut keep = |_, summary: &mut _| core.carries(summary);
+    let damage = journal.compact_copy_at(core.snapshot_with_times(), &mut old, &mut keep)?;
+    journal.keep_damaged(&damage)?;
+    Ok(!damage.is_empty())
 }
 
 fn describe(exit: &io::Result<Exit>) -> String {

@@ -1,5 +1,7 @@
 //! Record bodies. A kind's number and layout never change; what needs other fields gets a new number.
 
+mod summary;
+
 use crate::core::ask::Version;
 use crate::core::ids::{DirId, JobId, WatchId};
 use crate::core::record::{AttemptEnd, Disposal, DisposedHow, Outcome, Record, Told};
@@ -32,6 +34,7 @@ pub fn kind(record: &Record) -> u16 {
         Record::Retried { .. } => 19,
         Record::Forgotten { .. } => 20,
         Record::Expected { .. } => 21,
+        Record::Summary(_) => 22,
     }
 }
 
@@ -59,6 +62,7 @@ pub fn kind_name(kind: u16) -> Option<&'static str> {
         19 => "retried",
         20 => "forgotten",
         21 => "expected",
+        22 => "summary",
         super::format::KIND_END => "end",
         _ => return None,
     })
@@ -170,11 +174,7 @@ pub fn encode(out: &mut Vec<u8>, record: &Record) {
         }
         Record::Disposed { job, how } => {
             u64(out, job.0);
-            out.push(match how {
-                DisposedHow::Done => 1,
-                DisposedHow::Gone => 2,
-                DisposedHow::Changed => 3,
-            });
+            out.push(how_number(*how));
         }
         Record::Renamed {
             dir,
@@ -233,6 +233,7 @@ pub fn encode(out: &mut Vec<u8>, record: &Record) {
             u32(out, *ctime);
             out.push(*state);
         }
+        Record::Summary(of) => summary::encode(out, of),
     }
 }
 
@@ -281,6 +282,7 @@ fn fields(kind: u16, from: &mut Cursor) -> Result<Option<Record>, BadBody> {
         19 => from.u64().map(|job| Record::Retried { job: JobId(job) }),
         20 => from.forgotten(),
         21 => from.expected(),
+        22 => from.summary(),
         other => return Err(BadBody::Kind(other)),
     })
 }
@@ -343,6 +345,34 @@ fn outcome_number(outcome: Outcome) -> u8 {
         Outcome::Gone => 4,
         Outcome::Held => 5,
     }
+}
+
+fn how_number(how: DisposedHow) -> u8 {
+    match how {
+        DisposedHow::Done => 1,
+        DisposedHow::Gone => 2,
+        DisposedHow::Changed => 3,
+    }
+}
+
+fn outcome_of(number: u8) -> Option<Outcome> {
+    Some(match number {
+        1 => Outcome::Done,
+        2 => Outcome::Dead,
+        3 => Outcome::Superseded,
+        4 => Outcome::Gone,
+        5 => Outcome::Held,
+        _ => return None,
+    })
+}
+
+fn how_of(number: u8) -> Option<DisposedHow> {
+    Some(match number {
+        1 => DisposedHow::Done,
+        2 => DisposedHow::Gone,
+        3 => DisposedHow::Changed,
+        _ => return None,
+    })
 }
 
 fn put_disposal(out: &mut Vec<u8>, disposal: &Disposal) {
@@ -497,14 +527,7 @@ impl<'a> Cursor<'a> {
     fn concluded(&mut self, marked: bool) -> Option<Record> {
         Some(Record::Concluded {
             job: JobId(self.u64()?),
-            outcome: match self.u8()? {
-                1 => Outcome::Done,
-                2 => Outcome::Dead,
-                3 => Outcome::Superseded,
-                4 => Outcome::Gone,
-                5 => Outcome::Held,
-                _ => return None,
-            },
+            outcome: outcome_of(self.u8()?)?,
             end: self.end()?,
             version: self.version()?,
             ctime_ns: self.i64()?,
@@ -555,12 +578,7 @@ impl<'a> Cursor<'a> {
     fn disposed(&mut self) -> Option<Record> {
         Some(Record::Disposed {
             job: JobId(self.u64()?),
-            how: match self.u8()? {
-                1 => DisposedHow::Done,
-                2 => DisposedHow::Gone,
-                3 => DisposedHow::Changed,
-                _ => return None,
-            },
+            how: how_of(self.u8()?)?,
         })
     }
 

@@ -5,9 +5,10 @@
 //! replay reads the base first, then those. A record appended between `begin` and `commit` may already be
 //! part of the state that was pushed: whoever replays must not mind being told twice.
 
+use super::carry::Keep;
 use super::format::{self, Header, KIND_END, Role, Seed, Stamp};
 use super::storage::{Fault, File, Storage};
-use super::{Flushed, Journal, JournalError, no_room, too_long};
+use super::{Damage, Flushed, Journal, JournalError, no_room, too_long};
 use crate::core::record::Record;
 use crate::core::time::Wall;
 
@@ -126,21 +127,29 @@ impl<S: Storage> Journal<S> {
         &mut self,
         records: impl Iterator<Item = Record>,
     ) -> Result<(), JournalError> {
-        self.compact_copy_at(records.map(|record| (None, record)))
+        for record in records {
+            self.compact_push(&record)?;
+        }
+        self.compact_end()
     }
 
-    /// The same with times: see [`Journal::compact_push_at`].
+    /// The same with times, see [`Journal::compact_push_at`], and with what is carried over of what is over, see
+    /// [`Journal::compact_past`].
     ///
     /// # Errors
     /// What was written is of no use.
-    pub fn compact_copy_at(
+    pub fn compact_copy_at<R: Storage>(
         &mut self,
         records: impl Iterator<Item = (Option<Wall>, Record)>,
-    ) -> Result<(), JournalError> {
+        old: &mut R,
+        keep: Keep,
+    ) -> Result<Vec<Damage>, JournalError> {
         for (at, record) in records {
             self.compact_push_at(at, &record)?;
         }
-        self.compact_end()
+        let damage = self.compact_past(old, keep)?;
+        self.compact_end()?;
+        Ok(damage)
     }
 
     /// Ends the base and flushes it.
@@ -222,6 +231,11 @@ impl<S: Storage> Journal<S> {
             self.storage.remove(File::NewBase)?;
         }
         Ok(())
+    }
+
+    /// The first segment that the base under way does not take the place of.
+    pub(super) fn compacting_before(&self) -> Option<u32> {
+        self.compaction.as_ref().map(|compaction| compaction.number)
     }
 
     /// Whether a compaction is under way.

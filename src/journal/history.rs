@@ -1,30 +1,22 @@
 //! What became of files, read from the journal's records: for those who ask, beside a running daemon or without one.
 //!
-//! Names are resolved as they were when a record was written. What compaction has thrown together tells less: of a
-//! file that was concluded before it, only that and when.
+//! Names are resolved as they were when a record was written. Compaction carries a summary of each job over that is
+//! not too long ago; what was compacted by an older program tells only that a file was concluded, and when.
 
 use super::error::{Damage, JournalError};
 use super::inspect;
-use crate::core::files::{FileKey, name_hash};
-use crate::core::record::{AttemptEnd, Disposal, DisposedHow, Outcome, Record};
+use crate::core::files::{FileKey, name_hash, version_digest};
+use crate::core::ids::{DirId, JobId, WatchId};
+pub use crate::core::record::Attempt;
+use crate::core::record::{Disposal, DisposedHow, Outcome, Record, Summary};
 use crate::core::time::Wall;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// An attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attempt {
-    /// From 1.
-    pub number: u32,
-    /// When it was begun.
-    pub started: Wall,
-    /// How it ended and when.
-    pub end: Option<(AttemptEnd, Wall)>,
-    /// The next one is not made before.
-    pub not_before: Wall,
-    /// The last of its output.
-    pub output: Vec<u8>,
-}
+/// How many attempts of a job, and how many of the names its file had, compaction carries over; the last.
+const CARRIED: usize = 8;
+/// How much of their output, all together; of what does not fit whole, the end of the last.
+const CARRIED_OUTPUT: usize = 4096;
 
 /// A job from its settling on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +35,7 @@ pub struct Past {
     pub mtime_ns: i64,
     /// Names that it had, the first first, and until when.
     pub before: Vec<(Vec<u8>, Wall)>,
-    /// Its attempts, in order. Compaction keeps the last only.
+    /// Its attempts, in order. Compaction keeps the last ones only.
     pub attempts: Vec<Attempt>,
     /// How it ended and when.
     pub concluded: Option<(Outcome, Wall)>,
@@ -52,6 +44,9 @@ pub struct Past {
     /// Whether that was done, and when.
     pub disposed: Option<(DisposedHow, Wall)>,
     key: FileKey,
+    watch_id: WatchId,
+    /// Digest of the version.
+    version: u64,
 }
 
 impl Past {
@@ -60,6 +55,40 @@ impl Past {
         match self.disposal {
             Disposal::Keep => self.concluded.is_some(),
             _ => self.disposed.is_some(),
+        }
+    }
+
+    /// What compaction carries over of it.
+    pub(super) fn summary(self) -> Summary {
+        let mut attempts = self.attempts;
+        attempts.drain(..attempts.len().saturating_sub(CARRIED));
+        let mut room = CARRIED_OUTPUT;
+        for (place, made) in attempts.iter_mut().rev().enumerate() {
+            let surplus = made.output.len().saturating_sub(room);
+            made.output.drain(
+                ..match (surplus, place) {
+                    (0, _) => 0,
+                    (_, 0) => surplus,
+                    _ => made.output.len(),
+                },
+            );
+            room -= made.output.len();
+        }
+        let mut before = self.before;
+        before.drain(..before.len().saturating_sub(CARRIED));
+        Summary {
+            job: JobId(self.job),
+            watch: self.watch_id,
+            dir: self.key.dir(),
+            rel: self.rel,
+            version: self.version,
+            size: self.size,
+            mtime_ns: self.mtime_ns,
+            concluded: self.concluded,
+            disposal: self.disposal,
+            disposed: self.disposed,
+            attempts,
+            before,
         }
     }
 
@@ -120,12 +149,16 @@ impl Names {
         }
     }
 
+    fn watch_id(&self, dir: u32) -> WatchId {
+        WatchId(self.dirs.get(&dir).map_or(0, |(id, ..)| *id))
+    }
+
+    fn named(&self, watch: WatchId) -> &str {
+        self.watches.get(&watch.0).map_or("", String::as_str)
+    }
+
     fn watch(&self, dir: u32) -> String {
-        let watch = self
-            .dirs
-            .get(&dir)
-            .and_then(|(id, ..)| self.watches.get(id));
-        watch.cloned().unwrap_or_default()
+        self.named(self.watch_id(dir)).to_owned()
     }
 
     fn rel(&self, dir: u32, name: &[u8]) -> Vec<u8> {
@@ -192,6 +225,26 @@ pub fn of_path(
                     }
                 }
             }
+            Record::Summary(of) => {
+                if of.dir != DirId(0) {
+                    let last = of.rel.rsplit(|byte| *byte == b'/').next();
+                    let key = FileKey::new(of.dir, last.unwrap_or_default());
+                    let latest = at.entry(key).or_insert(of.job.0);
+                    *latest = of.job.0.max(*latest);
+                }
+                let mut rels = std::iter::once(&of.rel).chain(of.before.iter().map(|(rel, _)| rel));
+                if rels.any(|rel| rel.ends_with(name) && is(names.named(of.watch), rel)) {
+                    wanted.insert(of.job.0);
+                }
+                if let (Some(_), Disposal::Move { dir, rel }) = (of.concluded, &of.disposal) {
+                    if joined(dir, rel) == path {
+                        brought.insert(of.job.0);
+                    }
+                    if of.disposed.is_none() {
+                        moves.insert(of.job.0, dir.clone());
+                    }
+                }
+            }
             Record::Concluded {
                 job,
                 disposal: Disposal::Move { dir, rel },
@@ -246,7 +299,7 @@ pub fn of_path(
         inspect::each(state, &mut |wall, record| {
             jobs.note(wall, record, &mut |past| done.push(past));
         })?;
-        done.extend(std::mem::take(&mut jobs.open).into_values());
+        done.extend(jobs.rest());
         done.sort_by_key(|past| past.job);
         for past in done {
             if brought.contains(&past.job) {
@@ -268,22 +321,26 @@ pub fn of_path(
 pub fn jobs(state: &Path, each: &mut dyn FnMut(Past)) -> Result<(u32, Vec<Damage>), JournalError> {
     let mut jobs = Jobs::default();
     let read = inspect::each(state, &mut |wall, record| jobs.note(wall, record, each))?;
-    std::mem::take(&mut jobs.open).into_values().for_each(each);
+    jobs.rest().for_each(each);
     Ok(read)
 }
 
 /// Jobs that are not over at some record.
 #[derive(Default)]
-struct Jobs {
+pub(super) struct Jobs {
     names: Names,
+    /// Those that are over, too, where their file's name is one of `leaving`.
     open: BTreeMap<u64, Past>,
     keys: BTreeMap<FileKey, u64>,
     /// These alone.
     only: Option<BTreeSet<u64>>,
+    /// Names that files lose by being renamed: the file may be one whose job is over, and what is told of it goes
+    /// by the new name.
+    pub(super) leaving: BTreeSet<FileKey>,
 }
 
 impl Jobs {
-    fn note(&mut self, wall: Wall, record: &Record, over: &mut dyn FnMut(Past)) {
+    pub(super) fn note(&mut self, wall: Wall, record: &Record, over: &mut dyn FnMut(Past)) {
         self.names.note(record);
         let mut ended = None;
         match record {
@@ -293,14 +350,15 @@ impl Jobs {
                 name,
                 version,
                 ..
-            } if dir.0 != 0 && self.only.as_ref().is_none_or(|only| only.contains(&job.0)) => {
+            } if dir.0 != 0 && self.wants(*job) => {
                 let key = FileKey::new(*dir, name);
-                self.keys.insert(key, job.0);
+                self.comes(key, job.0, over);
+                let watch_id = self.names.watch_id(dir.0);
                 self.open.insert(
                     job.0,
                     Past {
                         job: job.0,
-                        watch: self.names.watch(dir.0),
+                        watch: self.names.named(watch_id).to_owned(),
                         rel: self.names.rel(dir.0, name),
                         settled: wall,
                         size: version.size,
@@ -311,9 +369,12 @@ impl Jobs {
                         disposal: Disposal::Keep,
                         disposed: None,
                         key,
+                        watch_id,
+                        version: version_digest(version),
                     },
                 );
             }
+            Record::Summary(of) if self.wants(of.job) => self.carried(wall, of, over),
             Record::Renamed {
                 dir,
                 name_hash,
@@ -323,11 +384,12 @@ impl Jobs {
                 if let Some(job) = self.keys.remove(&FileKey::from_hash(*dir, *name_hash)) {
                     let now = self.names.rel(to_dir.0, to_name);
                     let key = FileKey::new(*to_dir, to_name);
-                    self.keys.insert(key, job);
+                    self.comes(key, job, over);
                     if let Some(past) = self.open.get_mut(&job) {
                         past.key = key;
                         let old = std::mem::replace(&mut past.rel, now);
                         past.before.push((old, wall));
+                        ended = past.is_over().then_some(job);
                     }
                 }
             }
@@ -337,7 +399,6 @@ impl Jobs {
                         number: *attempt,
                         started: wall,
                         end: None,
-                        not_before: Wall(0),
                         output: Vec::new(),
                     });
                 }
@@ -346,7 +407,6 @@ impl Jobs {
                 job,
                 attempt,
                 end,
-                not_before,
                 output,
                 ..
             } => {
@@ -354,7 +414,6 @@ impl Jobs {
                 let mut attempts = past.into_iter().flat_map(|past| &mut past.attempts);
                 if let Some(made) = attempts.find(|made| made.number == *attempt) {
                     made.end = Some((*end, wall));
-                    made.not_before = *not_before;
                     made.output.clone_from(output);
                 }
             }
@@ -363,12 +422,14 @@ impl Jobs {
                 outcome,
                 end,
                 disposal,
+                version,
                 output,
                 ..
             } => {
                 if let Some(past) = self.open.get_mut(&job.0) {
                     past.concluded = Some((*outcome, wall));
                     past.disposal = disposal.clone();
+                    past.version = version_digest(version);
                     if let (Some(last), Some(end)) = (past.attempts.last_mut(), end)
                         && last.end.is_none()
                     {
@@ -393,11 +454,80 @@ impl Jobs {
             }
             _ => {}
         }
-        if let Some(past) = ended.and_then(|job| self.open.remove(&job)) {
-            if self.keys.get(&past.key) == Some(&past.job) {
-                self.keys.remove(&past.key);
-            }
+        if let Some(job) = ended {
+            self.ends(job, over);
+        }
+    }
+
+    /// All that are left, those that are over among them.
+    pub(super) fn rest(self) -> impl Iterator<Item = Past> {
+        self.open.into_values()
+    }
+
+    fn wants(&self, job: JobId) -> bool {
+        self.only.as_ref().is_none_or(|only| only.contains(&job.0))
+    }
+
+    /// The job's file has this name now; one that had it before and is over goes.
+    fn comes(&mut self, key: FileKey, job: u64, over: &mut dyn FnMut(Past)) {
+        if let Some(old) = self.keys.insert(key, job).filter(|old| *old != job)
+            && self.open.get(&old).is_some_and(Past::is_over)
+            && let Some(past) = self.open.remove(&old)
+        {
             over(past);
+        }
+    }
+
+    /// The job is over: it goes, unless its file is renamed later.
+    fn ends(&mut self, job: u64, over: &mut dyn FnMut(Past)) {
+        let Some(past) = self.open.remove(&job) else {
+            return;
+        };
+        let named = self.keys.get(&past.key) == Some(&job);
+        if named && self.leaving.contains(&past.key) {
+            self.open.insert(job, past);
+            return;
+        }
+        if named {
+            self.keys.remove(&past.key);
+        }
+        over(past);
+    }
+
+    /// What compaction wrote down of a job. Of one that is not over it has written what is to be done, too: before
+    /// this, and with less about it.
+    fn carried(&mut self, wall: Wall, of: &Summary, over: &mut dyn FnMut(Past)) {
+        let name = of.rel.rsplit(|byte| *byte == b'/').next();
+        let past = Past {
+            job: of.job.0,
+            watch: self.names.named(of.watch).to_owned(),
+            rel: of.rel.clone(),
+            settled: wall,
+            size: of.size,
+            mtime_ns: of.mtime_ns,
+            before: of.before.clone(),
+            attempts: of.attempts.clone(),
+            concluded: of.concluded,
+            disposal: of.disposal.clone(),
+            disposed: of.disposed,
+            key: FileKey::new(of.dir, name.unwrap_or_default()),
+            watch_id: of.watch,
+            version: of.version,
+        };
+        let (job, key, is_over) = (past.job, past.key, past.is_over());
+        if is_over && !self.leaving.contains(&key) {
+            // One that the base has as owed: it ended before the base's state was taken.
+            if self.open.remove(&job).is_some() && self.keys.get(&key) == Some(&job) {
+                self.keys.remove(&key);
+            }
+            return over(past);
+        }
+        // One that is owed may have the name by now.
+        if self.open.insert(job, past).is_none() && self.keys.get(&key) < Some(&job) {
+            self.comes(key, job, over);
+        }
+        if is_over {
+            self.ends(job, over);
         }
     }
 }

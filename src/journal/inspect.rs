@@ -10,7 +10,7 @@ use super::recover::{self, FileEnd, Place, Walked};
 use super::segment::Disk;
 use super::storage::{File, Storage, errno};
 use super::survey::{self, Survey};
-use crate::core::record::{AttemptEnd, Disposal, Record};
+use crate::core::record::{AttemptEnd, Disposal, Record, Summary};
 use crate::core::time::Wall;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -309,16 +309,7 @@ impl Row<'_> {
                 if let Some(end) = end {
                     self.text("end", &end_text(*end));
                 }
-                match disposal {
-                    Disposal::Keep => self.text("disposal", "keep"),
-                    Disposal::Mark => self.text("disposal", "mark"),
-                    Disposal::Delete => self.text("disposal", "delete"),
-                    Disposal::Move { dir, rel } => {
-                        self.text("disposal", "move");
-                        self.bytes("to", dir);
-                        self.bytes("rel", rel);
-                    }
-                }
+                self.disposal(disposal);
                 self.version(version, *ctime_ns);
                 self.bytes("output", output);
             }
@@ -383,6 +374,53 @@ impl Row<'_> {
                 self.number("state", *state);
                 self.number("at_ns", at.0);
             }
+            Record::Summary(of) => self.summary(of),
+        }
+    }
+
+    fn disposal(&mut self, disposal: &Disposal) {
+        match disposal {
+            Disposal::Keep => self.text("disposal", "keep"),
+            Disposal::Mark => self.text("disposal", "mark"),
+            Disposal::Delete => self.text("disposal", "delete"),
+            Disposal::Move { dir, rel } => {
+                self.text("disposal", "move");
+                self.bytes("to", dir);
+                self.bytes("rel", rel);
+            }
+        }
+    }
+
+    /// A row has no lists: each attempt and each name has its place in the order in its keys.
+    fn summary(&mut self, of: &Summary) {
+        self.number("job", of.job.0);
+        self.number("watch", of.watch.0);
+        self.number("dir", of.dir.0);
+        self.bytes("path", &of.rel);
+        self.text("version", &format!("{:016x}", of.version));
+        self.number("size", of.size);
+        self.number("mtime_ns", of.mtime_ns);
+        if let Some((outcome, at)) = of.concluded {
+            self.text("outcome", &format!("{outcome:?}").to_lowercase());
+            self.number("concluded_ns", at.0);
+        }
+        self.disposal(&of.disposal);
+        if let Some((how, at)) = of.disposed {
+            self.text("how", &format!("{how:?}").to_lowercase());
+            self.number("disposed_ns", at.0);
+        }
+        for (place, made) in (1..).zip(&of.attempts) {
+            self.number(&format!("attempt_{place}"), made.number);
+            self.number(&format!("started_{place}_ns"), made.started.0);
+            if let Some((end, at)) = made.end {
+                self.text(&format!("end_{place}"), &end_text(end));
+                self.number(&format!("ended_{place}_ns"), at.0);
+            }
+            self.bytes(&format!("output_{place}"), &made.output);
+        }
+        for (place, (name, until)) in (1..).zip(&of.before) {
+            self.bytes(&format!("name_{place}"), name);
+            self.number(&format!("until_{place}_ns"), until.0);
         }
     }
 

@@ -7,6 +7,7 @@
 //! read     a window over one file           lock       who has it, and which segment was the newest
 //! recover  reading back: the recovery table open       from a directory to an open journal
 //! compact  the snapshot and the switch      inspect    stat, verify, dump: read only
+//! carry    what goes along of what is over  history    what became of files, for those who ask
 //!                                           error      what can go wrong, as sentences
 //! ```
 //!
@@ -20,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 pub mod body;
+pub mod carry;
 mod compact;
 mod directory;
 pub mod error;

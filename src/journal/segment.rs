@@ -98,6 +98,17 @@ impl Journal<Disk> {
         Ok(disk.check_names()?)
     }
 
+    /// The state directory once more, for reading, whatever lies under its path by now.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn reader(&self) -> Result<Disk, JournalError> {
+        let disk = &self.storage;
+        let dir = disk.dir.try_clone();
+        let dir = dir.map_err(|error| fault("open", &disk.path, &error))?;
+        Ok(Disk::reading(&disk.path, dir))
+    }
+
     /// The descriptors that [`Journal::compact_copy`] needs, ascending.
     pub fn copy_descriptors(&self) -> Vec<RawFd> {
         let base = self.storage.open.get(&Name::NewBase);
@@ -133,7 +144,11 @@ impl Disk {
             }
             other => other.map_err(|errno| fault("open", path, &errno.into()))?,
         };
-        Ok(Disk {
+        Ok(Disk::reading(path, dir))
+    }
+
+    fn reading(path: &Path, dir: OwnedFd) -> Disk {
+        Disk {
             path: path.to_owned(),
             dir,
             lock: None,
@@ -141,7 +156,7 @@ impl Disk {
             nocow: false,
             named: None,
             open: BTreeMap::new(),
-        })
+        }
     }
 
     fn fault(&self, act: &'static str, name: Name, error: &io::Error) -> Fault {

@@ -5,7 +5,9 @@
 
 use settled::core::ask::Version;
 use settled::core::ids::{DirId, JobId, WatchId};
-use settled::core::record::{AttemptEnd, Disposal, DisposedHow, Outcome, Record, Told};
+use settled::core::record::{
+    Attempt, AttemptEnd, Disposal, DisposedHow, Outcome, Record, Summary, Told,
+};
 use settled::core::time::Wall;
 use settled::journal::storage::{Fault, File, Storage, errno};
 use std::cell::RefCell;
@@ -169,6 +171,7 @@ impl Random {
             },
             // A kind of its own.
             16 => self.concluded(job, Disposal::Mark),
+            21 => self.summary(job, dir),
             _ => Record::Expected {
                 watch: WatchId(self.next() as u32),
                 opens: Wall(self.next() as i64),
@@ -181,6 +184,58 @@ impl Random {
                 },
             },
         }
+    }
+
+    fn summary(&mut self, job: JobId, dir: DirId) -> Record {
+        let wall = |random: &mut Random| Wall(random.next() as i64);
+        let outcome = match self.below(6) {
+            0 => None,
+            1 => Some(Outcome::Done),
+            2 => Some(Outcome::Dead),
+            3 => Some(Outcome::Superseded),
+            4 => Some(Outcome::Gone),
+            _ => Some(Outcome::Held),
+        };
+        let disposed = match self.below(4) {
+            0 => None,
+            1 => Some(DisposedHow::Done),
+            2 => Some(DisposedHow::Gone),
+            _ => Some(DisposedHow::Changed),
+        };
+        let attempts = (0..self.below(3)).map(|_| Attempt {
+            number: self.next() as u32,
+            started: wall(self),
+            end: match self.below(3) {
+                0 => None,
+                _ => Some((self.end(), wall(self))),
+            },
+            output: self.bytes(100),
+        });
+        let attempts = attempts.collect();
+        let before = (0..self.below(3)).map(|_| (self.bytes(60), wall(self)));
+        let before = before.collect();
+        Record::Summary(Box::new(Summary {
+            job,
+            watch: WatchId(self.next() as u32),
+            dir,
+            rel: self.bytes(255),
+            version: self.next(),
+            size: self.next(),
+            mtime_ns: self.next() as i64,
+            concluded: outcome.map(|outcome| (outcome, wall(self))),
+            disposal: match self.below(4) {
+                0 => Disposal::Keep,
+                1 => Disposal::Delete,
+                2 => Disposal::Mark,
+                _ => Disposal::Move {
+                    dir: self.bytes(100),
+                    rel: self.bytes(100),
+                },
+            },
+            disposed: disposed.map(|how| (how, wall(self))),
+            attempts,
+            before,
+        }))
     }
 
     fn concluded(&mut self, job: JobId, disposal: Disposal) -> Record {
@@ -211,7 +266,7 @@ impl Random {
 }
 
 /// How many kinds of records there are.
-pub const KINDS: usize = 21;
+pub const KINDS: usize = 22;
 
 /// The record that the tests count with.
 pub fn numbered(n: u64) -> Record {

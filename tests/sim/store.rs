@@ -3,7 +3,7 @@
 
 use crate::journal_support::Memory;
 use crate::rng::Rng;
-use settled::core::record::Record;
+use settled::core::record::{Record, Summary};
 use settled::core::time::Wall;
 use settled::journal::{Journal, JournalError, Opened, Options};
 
@@ -178,14 +178,25 @@ impl Store {
         &mut self,
         wall: Wall,
         state: Vec<(Option<Wall>, Record)>,
+        keep: impl Fn(&mut Summary) -> bool,
     ) -> Result<(), JournalError> {
         let Some(journal) = &mut self.journal else {
             return Ok(());
         };
         journal.compact_begin(wall)?;
-        journal.compact_copy_at(state.iter().cloned())?;
+        let mut old = self.memory.clone();
         let at = |(at, record): (Option<Wall>, Record)| (at.unwrap_or(wall), record);
-        self.compacted = Some(state.into_iter().map(at).collect());
+        let mut compacted: Records = state.iter().cloned().map(at).collect();
+        let mut keep = |settled, summary: &mut Summary| {
+            let kept = keep(summary);
+            if kept {
+                compacted.push((settled, Record::Summary(Box::new(summary.clone()))));
+            }
+            kept
+        };
+        let damage = journal.compact_copy_at(state.into_iter(), &mut old, &mut keep)?;
+        assert!(damage.is_empty(), "{damage:?}");
+        self.compacted = Some(compacted);
         Ok(())
     }
 

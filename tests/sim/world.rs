@@ -817,8 +817,9 @@ impl World {
         } else {
             story!(self.now, "the journal is compacted");
             let wall = Wall(self.setup.disk.wall);
+            let state = core.snapshot_with_times().collect();
             self.store
-                .compact(wall, core.snapshot_with_times().collect())
+                .compact(wall, state, |summary| core.carries(summary))
         };
         if let Err(error) = result {
             if self.store.abort(&error) {

@@ -5,7 +5,7 @@ use crate::{Asked, Res, load, median};
 use settled::core::Core;
 use settled::core::ask::Version;
 use settled::core::ids::{DirId, JobId, WatchId};
-use settled::core::record::{AttemptEnd, Disposal, Outcome, Record};
+use settled::core::record::{AttemptEnd, Disposal, Outcome, Record, Summary};
 use settled::core::time::{Mono, Now, Wall};
 use settled::journal::Options;
 use settled::journal::segment::DiskJournal;
@@ -19,6 +19,12 @@ use std::time::{Duration, Instant};
 const FILES_A_DIR: u64 = 1000;
 /// Times that each file settled and was run for: three records each.
 const RUNS: u64 = 3;
+/// Time from one to the next: more than is remembered of what is no more.
+const APART: Duration = Duration::from_secs(40 * 86400);
+/// Bytes that a file has more in its next version; more than there are files.
+const RUN_BYTES: u64 = 1 << 40;
+/// When all this is over.
+const NOW_NS: i64 = 1_700_000_000_000_000_000;
 
 fn plan(state: &Path) -> Plan {
     Plan {
@@ -47,13 +53,18 @@ fn build(state: &Path, files: u64) -> Res<u64> {
     let opened = DiskJournal::open(state, &Options::default(), true)?;
     let (mut journal, _) = opened.replay(|_, _| ())?;
     let mut records = 0u64;
+    let mut at = Wall(NOW_NS);
     let mut append = |record: Record| {
         records += 1;
-        journal.append(Wall(1_700_000_000_000_000_000), &record)?;
+        if let Record::Settled { version, .. } = &record {
+            let ago = RUNS - version.size / RUN_BYTES;
+            at = Wall(NOW_NS).before(APART * u32::try_from(ago)?);
+        }
+        journal.append(at, &record)?;
         if records.is_multiple_of(4096) {
             journal.flush()?;
         }
-        Ok::<(), settled::journal::JournalError>(())
+        Res::Ok(())
     };
     append(Record::Watch {
         watch: WatchId(1),
@@ -85,8 +96,8 @@ fn build(state: &Path, files: u64) -> Res<u64> {
         ino: n + 10_000,
         btime_ns: 1_700_000_000_000_000_000,
         generation: 1,
-        size: run * 1000 + n,
-        mtime_ns: 1_700_000_000_000_000_000 + n as i64,
+        size: run * RUN_BYTES + n,
+        mtime_ns: NOW_NS + n as i64,
     };
     for n in 0..files {
         append(Record::Baseline {
@@ -168,7 +179,7 @@ pub(crate) fn start(how: &str, state: &Path) -> Res<()> {
             })?;
             let now = Now {
                 mono: Mono(1),
-                wall: Wall(1_700_000_001_000_000_000),
+                wall: Wall(NOW_NS),
                 utc_offset_s: 0,
             };
             if with_core {
@@ -282,12 +293,31 @@ pub(crate) fn run(asked: &Asked) -> Res<()> {
     let opened = DiskJournal::open(&state, &Options::default(), true)?;
     let mut core = Core::new(plan(&state), opened.id());
     let (mut journal, _) = opened.replay(|at, record| core.replay(at, record))?;
-    let begun = Instant::now();
-    journal.compact_begin(Wall(1))?;
-    journal.compact_copy(core.snapshot())?;
-    journal.compact_switch()?;
+    let now = Now {
+        mono: Mono(1),
+        wall: Wall(NOW_NS),
+        utc_offset_s: 0,
+    };
+    core.start(now, Vec::new());
+    for which in ["a compaction", "a second one"] {
+        let begun = Instant::now();
+        let mut summaries = 0u64;
+        let mut keep = |_, summary: &mut Summary| {
+            let kept = core.carries(summary);
+            summaries += u64::from(kept);
+            kept
+        };
+        let mut old = journal.reader()?;
+        journal.compact_begin(now.wall)?;
+        journal.compact_copy_at(core.snapshot_with_times(), &mut old, &mut keep)?;
+        journal.compact_switch()?;
+        println!(
+            "after {which}, which took {:.2?}, with {summaries} summaries in {} MB",
+            begun.elapsed(),
+            journal.live_bytes() / 1_000_000
+        );
+    }
     drop((journal, core));
-    println!("after a compaction, which took {:.2?}", begun.elapsed());
     table(&state, rounds, asked.files)?;
     println!("{}", load()?);
     Ok(())

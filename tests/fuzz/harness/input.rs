@@ -2,7 +2,9 @@
 
 use settled::core::ask::Version;
 use settled::core::ids::{DirId, JobId, WatchId};
-use settled::core::record::{AttemptEnd, Disposal, DisposedHow, Outcome, Record, Told};
+use settled::core::record::{
+    Attempt, AttemptEnd, Disposal, DisposedHow, Outcome, Record, Summary, Told,
+};
 use settled::core::time::Wall;
 
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +97,7 @@ impl<'a> Input<'a> {
     /// Few directories, watches and jobs, so that records meet each other; `serial` makes most of them unlike
     /// any other.
     pub fn record(&mut self, serial: u64) -> Record {
-        let kind = self.below(19);
+        let kind = self.below(20);
         let job = JobId(1 + self.below(8) as u64);
         let dir = DirId(1 + self.below(6) as u32);
         let watch = WatchId(1 + self.below(3) as u32);
@@ -201,10 +203,48 @@ impl<'a> Input<'a> {
                 count: u32::from(self.u8()),
                 told: [Told::Not, Told::Owed, Told::Told][self.below(3)],
             },
-            _ => Record::Key {
+            18 => Record::Key {
                 job,
                 key: self.name(),
             },
+            _ => self.summary(job, dir, serial),
         }
+    }
+
+    fn summary(&mut self, job: JobId, dir: DirId, serial: u64) -> Record {
+        let at = Wall(serial.cast_signed());
+        let outcome = [Outcome::Done, Outcome::Dead, Outcome::Gone][self.below(3)];
+        let how = [DisposedHow::Done, DisposedHow::Gone, DisposedHow::Changed][self.below(3)];
+        let attempts = (0..self.below(3)).map(|_| Attempt {
+            number: u32::from(self.u8()),
+            started: at,
+            end: self.flag().then(|| (self.end(), at)),
+            output: self.output(),
+        });
+        let attempts = attempts.collect();
+        let before = (0..self.below(3)).map(|_| (self.name(), at));
+        let before = before.collect();
+        Record::Summary(Box::new(Summary {
+            job,
+            watch: WatchId(1 + self.below(3) as u32),
+            dir,
+            rel: self.name(),
+            version: serial,
+            size: serial,
+            mtime_ns: i64::from(self.u8()),
+            concluded: self.flag().then_some((outcome, at)),
+            disposal: match self.below(4) {
+                0 => Disposal::Keep,
+                1 => Disposal::Delete,
+                2 => Disposal::Mark,
+                _ => Disposal::Move {
+                    dir: self.name(),
+                    rel: self.name(),
+                },
+            },
+            disposed: self.flag().then_some((how, at)),
+            attempts,
+            before,
+        }))
     }
 }

@@ -33,8 +33,8 @@ impl Oracle {
                     format!("{record:?}: nobody asked for it"),
                 );
             }
-            // Nothing is expected here.
-            Record::Expected { .. } => {}
+            // Nothing is expected here, and what is carried over is looked at as it is written.
+            Record::Expected { .. } | Record::Summary(_) => {}
             Record::Key { job, key } => {
                 if let Some(ledger) = self.jobs.get_mut(job) {
                     if ledger.key.as_ref().is_some_and(|old| old != key) {
