@@ -9,6 +9,7 @@ mod kit;
 
 mod answers;
 mod ask;
+mod carried;
 mod clients;
 mod explain;
 mod metrics;
