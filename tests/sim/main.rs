@@ -16,6 +16,7 @@ mod journal_support;
 mod mutants;
 mod notify;
 mod oracle;
+mod past;
 mod rng;
 mod scouts;
 mod setup;

@@ -2,10 +2,12 @@
 //! Beside it, what a reader must find: everything acknowledged, then as much of the last turn as survived.
 
 use crate::journal_support::Memory;
+use crate::past::Past;
 use crate::rng::Rng;
 use settled::core::record::{Record, Summary};
 use settled::core::time::Wall;
 use settled::journal::{Journal, JournalError, Opened, Options};
+use std::time::Duration;
 
 pub type Records = Vec<(Wall, Record)>;
 
@@ -19,6 +21,8 @@ pub struct Store {
     pending: Records,
     /// What replay finds once the compaction under way counts.
     compacted: Option<Records>,
+    /// What all records ever written say of jobs.
+    past: Past,
 }
 
 impl Store {
@@ -29,6 +33,7 @@ impl Store {
             sure: Vec::new(),
             pending: Vec::new(),
             compacted: None,
+            past: Past::default(),
         }
     }
 
@@ -126,6 +131,9 @@ impl Store {
             ));
         };
         self.pending.clear();
+        for (wall, record) in &more {
+            self.past.note(*wall, record);
+        }
         self.sure = found;
         Ok(Ok(more))
     }
@@ -145,6 +153,9 @@ impl Store {
         journal.flush()?;
         if let Some(compacted) = &mut self.compacted {
             compacted.extend(self.pending.iter().cloned());
+        }
+        for (wall, record) in &self.pending {
+            self.past.note(*wall, record);
         }
         self.sure.append(&mut self.pending);
         Ok(())
@@ -170,7 +181,8 @@ impl Store {
         self.compacted.is_some()
     }
 
-    /// The whole state of one moment goes into a new base; it counts only after [`Store::switch`].
+    /// The whole state of one moment goes into a new base; it counts only after [`Store::switch`]. What is not told
+    /// any more of jobs that ended within `remember`.
     ///
     /// # Errors
     /// The process has to end.
@@ -178,10 +190,11 @@ impl Store {
         &mut self,
         wall: Wall,
         state: Vec<(Option<Wall>, Record)>,
+        remember: Duration,
         keep: impl Fn(&mut Summary) -> bool,
-    ) -> Result<(), JournalError> {
+    ) -> Result<Option<String>, JournalError> {
         let Some(journal) = &mut self.journal else {
-            return Ok(());
+            return Ok(None);
         };
         journal.compact_begin(wall)?;
         let mut old = self.memory.clone();
@@ -196,8 +209,9 @@ impl Store {
         };
         let damage = journal.compact_copy_at(state.into_iter(), &mut old, &mut keep)?;
         assert!(damage.is_empty(), "{damage:?}");
+        let untold = self.past.untold(wall, remember, &compacted);
         self.compacted = Some(compacted);
-        Ok(())
+        Ok(untold)
     }
 
     /// The new base takes the place of what was before it.

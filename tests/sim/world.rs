@@ -818,8 +818,15 @@ impl World {
             story!(self.now, "the journal is compacted");
             let wall = Wall(self.setup.disk.wall);
             let state = core.snapshot_with_times().collect();
-            self.store
-                .compact(wall, state, |summary| core.carries(summary))
+            let remember = self.setup.plan.daemon.remember;
+            let written = self
+                .store
+                .compact(wall, state, remember, |summary| core.carries(summary));
+            written.map(|untold| {
+                if let Some(text) = untold {
+                    self.oracle.broken(Rule::Explained, text);
+                }
+            })
         };
         if let Err(error) = result {
             if self.store.abort(&error) {

@@ -21,6 +21,47 @@ pub const ALL: &[Mutant] = &[
             output: Vec::new(),"##,
     },
     Mutant {
+        name: "what is owed is not told of after a compaction",
+        file: "src/core/replay.rs",
+        old: r##"            return self.jobs.contains_key(&summary.job);"##,
+        new: r##"            return !MUTANT && self.jobs.contains_key(&summary.job);"##,
+    },
+    Mutant {
+        name: "what ended is told of as long as its file is there only",
+        file: "src/core/replay.rs",
+        old: r##"        remembered || over >= since"##,
+        new: r##"        remembered || !MUTANT && over >= since"##,
+    },
+    Mutant {
+        name: "a second compaction forgets what the first carried over",
+        file: "src/journal/history.rs",
+        old: r##"            return over(past);"##,
+        new: r##"            if MUTANT {
+                return;
+            }
+            return over(past);"##,
+    },
+    Mutant {
+        name: "what was renamed when all was over is told of twice",
+        file: "src/journal/history.rs",
+        old: r##"            self.open.insert(job, past);
+            return;"##,
+        new: r##"            self.open.insert(job, past.clone());
+            if MUTANT {
+                over(past);
+            }
+            return;"##,
+    },
+    Mutant {
+        name: "what waits to be renamed goes with whoever has its name",
+        file: "src/journal/history.rs",
+        old: r##"            && let Some(past) = self.open.remove(&old)
+        {"##,
+        new: r##"            && let Some(past) = self.open.remove(&old)
+            && !MUTANT
+        {"##,
+    },
+    Mutant {
         name: "compaction forgets the last number",
         file: "src/core/replay.rs",
         old: r##"let jobs = jobs.chain(number);"##,
