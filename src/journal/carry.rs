@@ -3,7 +3,6 @@
 //! names that files have lost since the last compaction, never the summaries.
 
 use super::error::{Damage, JournalError};
-use super::format::HEADER_BYTES;
 use super::history::{Jobs, Past};
 use super::storage::{File, Storage};
 use super::survey::{self, Survey};
@@ -81,17 +80,12 @@ impl<S: Storage> Journal<S> {
     }
 }
 
-/// The files before segment `number`, and that one as if nothing were in it: what is appended to it meanwhile is not
-/// part of the base, and the others end where it begins.
+/// The files before segment `number`: what is appended to that one meanwhile is not part of the base.
 fn before(mut survey: Survey, number: u32) -> Survey {
     survey
         .logs
         .retain(|entry| entry.file.number() <= Some(number));
-    for entry in &mut survey.logs {
-        if entry.file == File::Log(number) {
-            entry.size = HEADER_BYTES.into();
-        }
-    }
+    survey.before = Some(number);
     survey.noted = None;
     survey
 }

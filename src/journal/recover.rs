@@ -157,7 +157,8 @@ pub(super) fn walk<S: Storage>(
     if let Some(entry) = &survey.base {
         walk.base(storage, survey, entry)?;
     }
-    for (at, entry) in survey.logs.iter().enumerate() {
+    let read = |entry: &&Entry| entry.file.number() != survey.before;
+    for (at, entry) in survey.logs.iter().take_while(read).enumerate() {
         walk.log(storage, survey, entry, survey.logs.get(at + 1))?;
     }
     let newest = survey.logs.iter().filter_map(|entry| entry.file.number());

@@ -25,6 +25,8 @@ pub(super) struct Survey {
     pub(super) spare: bool,
     /// See [`Storage::noted`].
     pub(super) noted: Option<u32>,
+    /// The records of the segment with this number are not read: only where the one before it ends is learned from it.
+    pub(super) before: Option<u32>,
     /// Id and salt, from the first header that is readable.
     pub(super) identity: Option<(u32, u64)>,
 }

@@ -6,6 +6,8 @@ use crate::kit::{put, shell_key, start};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 /// Two watches: the files of `w` stay where they are, those of `m` are moved or deleted.
 fn configure(bed: &Bed, remember: &str) {
@@ -232,4 +234,75 @@ fn explain_and_list_tell_the_same_before_and_after_a_compaction() {
         assert_eq!(explained(&bed, name).0, Vec::<Value>::new(), "{name}");
     }
     assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
+fn damage_that_a_compaction_meets_is_told_and_kept_and_stops_nothing() {
+    let bed = Bed::new();
+    fs::create_dir(bed.path("moved")).expect("a directory");
+    configure(&bed, "30d");
+    let mut daemon = start(&bed);
+    for name in ["good.csv", "bad.csv"] {
+        put(&bed, name, "12345");
+        until("its end", || {
+            listed(&bed)
+                .iter()
+                .any(|row| row["path"].to_string().contains(name))
+        });
+    }
+    daemon.kill();
+    let mut daemon = start_compacting(&bed);
+    let mut logs: Vec<_> = fs::read_dir(bed.path("state"))
+        .expect("the state directory")
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|ext| ext == "log"))
+        .collect();
+    logs.sort();
+    let hit = logs.iter().find_map(|path| {
+        let bytes = fs::read(path).expect("a segment");
+        let at = bytes.windows(8).position(|part| part == b"good.csv")?;
+        Some((path.clone(), at as u64))
+    });
+    let (path, at) = hit.expect("the record");
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .expect("a segment");
+    file.write_all_at(b"GOOD", at).expect("a write");
+    let before = base(&bed);
+    let mut count = 0;
+    until("a compaction", || {
+        put(&bed, format!("fill-{count}"), "x");
+        count += 1;
+        base(&bed) > before
+    });
+    daemon.wait_log("damage was found while it was compacted");
+    assert!(
+        bed.path("state")
+            .join(format!("{}.damaged", name_of(&path)))
+            .exists()
+    );
+    // What lay around it is told, what was decided stands, and the next start meets nothing of it.
+    until("the bad one told of", || {
+        named(&listed(&bed), "/bad.csv").len() == 1
+    });
+    assert_eq!(named(&listed(&bed), "/good.csv").len(), 0);
+    assert_eq!(daemon.stop(), Some(0));
+    let mut daemon = start(&bed);
+    put(&bed, "next.csv", "1");
+    until("the next one", || {
+        named(&listed(&bed), "/next.csv").len() == 1
+    });
+    assert_eq!(
+        named(&listed(&bed), "/good.csv").len(),
+        0,
+        "it was run again"
+    );
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name()
+        .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
