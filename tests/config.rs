@@ -2,6 +2,8 @@
 //! error with file, line, key and remedy.
 #![allow(clippy::unwrap_used)]
 
+#[path = "config/changes.rs"]
+mod changes;
 #[path = "config/command_line.rs"]
 mod command_line;
 #[path = "config/dispatch.rs"]

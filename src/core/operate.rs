@@ -227,7 +227,7 @@ impl Core {
     // ---- reload ----
 
     /// Takes a plan. What changed, a sentence for each watch.
-    pub(super) fn reload(&mut self, plan: Plan) -> Vec<String> {
+    pub(super) fn reload(&mut self, mut plan: Plan) -> Vec<String> {
         let mut said = Vec::new();
         let mut say = |watch: &str, text: String| said.push((watch.to_owned(), text));
         let keys = changes::of_daemon(&self.daemon, &plan.daemon);
@@ -246,7 +246,11 @@ impl Core {
             );
             say("", text);
         }
+        self.keep_state(&mut plan);
         self.daemon = plan.daemon;
+        if let Some(text) = changes::of_alert(self.alerts.plan.as_ref(), plan.alert.as_ref()) {
+            say("", format!("reload: {text}"));
+        }
         self.replan_alerts(plan.alert);
         let mut new = plan.watches;
         for index in 0..self.watches.len() {
@@ -305,6 +309,20 @@ impl Core {
         }
         self.log(Level::Info, |line| line.text = "reloaded".into());
         told
+    }
+
+    /// The state directory stays the one that was opened, whatever the new plan says: that is what is told of it, and where
+    /// the slots are.
+    fn keep_state(&self, plan: &mut Plan) {
+        if plan.daemon.state == self.daemon.state {
+            return;
+        }
+        plan.daemon.state.clone_from(&self.daemon.state);
+        let slots = plan.daemon.state.join("slots");
+        let slots = slots.into_os_string().into_encoded_bytes();
+        for claim in plan.watches.iter_mut().filter_map(|w| w.claim.as_mut()) {
+            claim.slots.clone_from(&slots);
+        }
     }
 
     /// A watch has a new plan, or the same.

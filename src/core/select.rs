@@ -341,6 +341,39 @@ impl Select {
         self.built_in
     }
 
+    /// The keys by which another selection differs, but for the sizes and ages, which anybody can compare. `ignore_case`
+    /// is one only where there are patterns.
+    pub(super) fn differing(&self, other: &Select) -> Vec<&'static str> {
+        let Select {
+            include,
+            exclude,
+            built_in,
+            min_size: _,
+            max_size: _,
+            min_age: _,
+            ignore_older: _,
+        } = self;
+        let texts = |list: &[Pattern]| -> Vec<Box<str>> {
+            list.iter().map(|pattern| pattern.text.clone()).collect()
+        };
+        // All patterns of a watch have the same.
+        let case = |select: &Select| {
+            let first = select.include.iter().chain(&select.exclude).next();
+            first.map(|pattern| pattern.ignore_case)
+        };
+        let differs = [
+            (texts(include) != texts(&other.include), "include"),
+            (texts(exclude) != texts(&other.exclude), "exclude"),
+            (
+                case(self).zip(case(other)).is_some_and(|(a, b)| a != b),
+                "ignore_case",
+            ),
+            (*built_in != other.built_in, "builtin_excludes"),
+        ];
+        let keys = differs.iter().filter(|(differs, _)| *differs);
+        keys.map(|(_, key)| *key).collect()
+    }
+
     /// Whether nothing but a file's name counts.
     pub fn is_of_names(&self) -> bool {
         self.include.is_empty() && self.exclude.is_empty()
