@@ -10,6 +10,9 @@ pub mod server;
 use crate::core::view::{DaemonRow, FileRow, Finding, MountRow, Nearest, WatchRow};
 use serde::{Deserialize, Serialize};
 
+/// In the state directory: a symbolic link to the socket that its daemon listens at, for those whose configuration names
+/// another one by now.
+pub const LINK: &str = "socket";
 /// Longest request, in bytes, with its newline.
 pub const REQUEST_MAX: usize = 64 * 1024;
 /// Longest path that is asked about: no path that the kernel takes is longer (path_resolution(7)).

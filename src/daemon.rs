@@ -561,24 +561,28 @@ impl Daemon {
             self.say(Level::Warning, text.into());
             return Err(text.into());
         };
-        let loaded = crate::config::load(path);
+        let loaded = crate::config::load(path).map_err(|errors| errors.to_string());
         self.tell(|manager| manager.reloading());
-        let plan = match loaded {
+        // First what can fail.
+        let taken = loaded.and_then(|plan| {
+            self.listen(&plan.daemon.socket, plan.daemon.socket_group)?;
+            Ok(plan)
+        });
+        let plan = match taken {
             Ok(plan) => {
                 self.log.set_level(plan.daemon.log_level);
                 self.scouts.set_silent_after(plan.daemon.mount_silent);
                 self.textfile.replan(&plan.daemon, self.now.mono);
                 self.children.reopen_outputs();
-                self.listen(&plan.daemon.socket, plan.daemon.socket_group);
                 self.meter.loaded(self.now);
                 Ok(plan)
             }
             Err(errors) => {
-                for line in errors.to_string().lines() {
+                for line in errors.lines() {
                     self.say(Level::Error, line.to_owned());
                 }
                 self.say(Level::Error, "reload: nothing changes".into());
-                Err(errors.to_string())
+                Err(errors)
             }
         };
         self.tell(|manager| manager.ready());

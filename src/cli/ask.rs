@@ -4,7 +4,7 @@
 use super::{DEFAULT_CONFIG, exit, fail};
 use crate::config::{self, DEFAULT_SOCKET, DEFAULT_STATE, Seen};
 use crate::control::client::{Connection, NoAnswer};
-use crate::control::{Line, Request};
+use crate::control::{LINK, Line, Request};
 use crate::core::time::{Wall, civil_date};
 use crate::sys::clock;
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
@@ -47,6 +47,8 @@ pub(super) struct Target {
     pub(super) seen: Option<Seen>,
     /// Why it cannot.
     pub(super) note: Option<String>,
+    /// The socket was named on the command line.
+    by_name: bool,
 }
 
 impl Target {
@@ -60,14 +62,17 @@ impl Target {
                 state: None,
                 seen: None,
                 note: None,
+                by_name: true,
             });
         }
+        let by_name = socket.is_some();
         match config::look(&super::config_path(given)) {
             Ok(seen) => Ok(Target {
                 socket: socket.unwrap_or_else(|| seen.daemon.socket.clone()),
                 state: Some(seen.daemon.state.clone()),
                 seen: Some(seen),
                 note: None,
+                by_name,
             }),
             Err(errors) if named => Err(super::fail_config(&errors)),
             // Who may ask need not be able to read what the daemon was told.
@@ -76,13 +81,20 @@ impl Target {
                 state: Some(DEFAULT_STATE.into()),
                 seen: None,
                 note: Some(errors.to_string()),
+                by_name,
             }),
         }
     }
 
-    /// Connects.
+    /// Connects. A daemon that still listens where an earlier configuration said is found by its state directory.
     pub(super) fn connect(&self) -> Result<Connection, NoAnswer> {
-        Connection::open(&self.socket)
+        let nobody = match Connection::open(&self.socket) {
+            Err(error @ NoAnswer::Nobody(..)) if self.seen.is_some() && !self.by_name => error,
+            opened => return opened,
+        };
+        let link = self.state.as_ref().map(|state| state.join(LINK));
+        let linked = link.and_then(|link| Connection::open(&link).ok());
+        linked.ok_or(nobody)
     }
 
     /// The whole answer.

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -217,13 +217,32 @@ impl Server {
         })
     }
 
+    /// Makes [`super::LINK`] in the state directory lead here.
+    ///
+    /// # Errors
+    /// The system's, as a sentence.
+    pub fn link_from(&self, state: &Path) -> Result<(), String> {
+        let link = state.join(super::LINK);
+        let made = state.join(format!("{}.new", super::LINK));
+        let linked = match fs::remove_file(&made) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => symlink(&self.path, &made).and_then(|()| fs::rename(&made, &link)),
+        };
+        linked.map_err(|error| format!("{}: {error}", link.display()))
+    }
+
     /// Where it listens.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Takes over the clients of one that listened elsewhere.
-    pub fn adopt(&mut self, mut other: Server) {
+    /// Takes over the clients of one that listened elsewhere, those included who were not let in yet.
+    pub fn adopt(&mut self, mut other: Server, now: Mono) {
+        other.accept = true;
+        other.accept_at = None;
+        for _ in 0..=CLIENTS_MAX / ACCEPTS_A_TURN {
+            other.accept(now);
+        }
         self.clients = std::mem::take(&mut other.clients);
         self.last = other.last;
     }

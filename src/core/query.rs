@@ -50,6 +50,11 @@ impl Wanted {
 impl Core {
     // ---- status ----
 
+    /// The state directory.
+    pub fn state(&self) -> &std::path::Path {
+        &self.daemon.state
+    }
+
     /// What can be told of the whole without going through it. The edge adds what it alone knows.
     pub fn daemon_row(&self) -> DaemonRow {
         let (dirs, wds) = self.tree.count();

@@ -112,32 +112,47 @@ impl Knows for Edge<'_> {
 }
 
 impl Daemon {
-    /// Listens at `path`, if it does not. That it cannot is no reason to leave files lying: it is said.
-    pub(super) fn listen(&mut self, path: &Path, group: Option<u32>) {
+    /// Listens at `path`, if it does not. Where it does not listen at all afterwards, that is no reason to leave files
+    /// lying: it is said. Where it listens elsewhere it goes on with that.
+    ///
+    /// # Errors
+    /// Why it stays where it is: a sentence.
+    pub(super) fn listen(&mut self, path: &Path, group: Option<u32>) -> Result<(), String> {
         if let Some(control) = &mut self.control
             && control.path() == path
         {
             control.set_group(group);
-            return;
+            return Ok(());
         }
         let opened = match self.poll.registry().try_clone() {
             Ok(registry) => Server::open(path, group, registry),
             Err(error) => Err(error.to_string()),
         };
-        match opened {
-            Ok(mut control) => {
-                if let Some(old) = self.control.take() {
-                    control.adopt(old);
+        match (opened, self.control.take()) {
+            (Ok(mut control), old) => {
+                if let Err(text) = control.link_from(self.core.state()) {
+                    self.say(Level::Warning, text);
+                }
+                if let Some(old) = old {
+                    control.adopt(old, self.now.mono);
                 }
                 self.control = Some(control);
             }
-            Err(error) => {
+            (Err(error), Some(old)) => {
+                let stays = old.path().display().to_string();
+                self.control = Some(old);
+                return Err(format!(
+                    "[daemon] socket: {error}; the daemon listens at {stays} as before"
+                ));
+            }
+            (Err(error), None) => {
                 let text = format!(
                     "the control socket cannot be had: {error}; nothing can be asked of this daemon until a reload"
                 );
                 self.say(Level::Warning, text);
             }
         }
+        Ok(())
     }
 
     /// Takes up what clients want to be done.

@@ -168,7 +168,9 @@ impl Daemon {
             );
         }
         // The journal's lock is held: nobody else of this state directory listens.
-        daemon.listen(&socket, group);
+        if let Err(text) = daemon.listen(&socket, group) {
+            daemon.say(Level::Warning, text);
+        }
         let table = daemon.read_mounts().unwrap_or_default();
         daemon.core.start(now, table);
         Ok(daemon)

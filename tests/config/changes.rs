@@ -67,7 +67,12 @@ const WATCH: [(&str, &str, &str, &str); 56] = [
     ("output", "'/srv/log/a'", "'/srv/log/b'", RUN),
     ("timeout", "'1m'", "'2m'", RUN),
     ("kill_after", "'1s'", "'2s'", RUN),
-    ("batch", "{ max = 2 }", "{ max = 3 }", "run = [\"cat\", \"{path}\"]"),
+    (
+        "batch",
+        "{ max = 2 }",
+        "{ max = 3 }",
+        "run = [\"cat\", \"{path}\"]",
+    ),
     ("worker", "['a']", "['b']", ""),
     ("workers", "1", "2", FEED),
     ("window", "1", "2", FEED),

@@ -1,9 +1,12 @@
 //! What a person asks to be changed: it is done, it outlives a restart, and whoever may not ask for it is told.
 
-use crate::ask::{daemon_row, of_kind, rows, settled, told};
+use crate::ask::{Bare, daemon_row, of_kind, rows, settled, told};
 use crate::bed::{Bed, until};
 use crate::kit::{configure, ledger, put, shell_key, start, wait_ledger};
 use std::fs;
+use std::io::BufReader;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 /// Writes down each run; fails with what a file `status` beside the ledger says.
 const JOB: &str = "echo \"ran $2 $SETTLED_ATTEMPT $SETTLED_JOB\" >>\"$1\"\n\
@@ -304,4 +307,53 @@ fn what_runs_is_neither_run_again_nor_given_up() {
     assert!(code != Some(0));
     fs::write(bed.path("go"), "").expect("a file");
     wait_ledger(&bed, "ran", 1);
+}
+
+/// The same configuration with another socket, and more keys of the watch.
+fn move_socket(bed: &Bed, socket: &Path, keys: &str) {
+    bed.configure_text(&format!(
+        "[daemon]\nstate = {:?}\nsocket = {socket:?}\nlog = \"stderr\"\nlog_level = \"debug\"\n\
+         [watch.w]\npath = {:?}\nrun = [\"true\"]\n{keys}\n",
+        bed.path("state"),
+        bed.path("in"),
+    ));
+}
+
+#[test]
+fn a_socket_that_moves_is_served_there_and_its_clients_go_on() {
+    let bed = Bed::new();
+    move_socket(&bed, &bed.path("one.sock"), "");
+    let _daemon = start(&bed);
+    let stream = UnixStream::connect(bed.path("one.sock")).expect("a listening daemon");
+    let mut client = Bare {
+        stream: BufReader::new(stream),
+    };
+    client.send(b"{\"ask\":\"status\"}\n");
+    assert!(client.answer().len() > 1);
+
+    // The configuration says already where it will be: the daemon is found all the same.
+    move_socket(&bed, &bed.path("two.sock"), "");
+    assert_eq!(daemon_row(&bed)["mode"], "running");
+    let text = told(&bed, &["reload"]);
+    assert!(text.contains("[daemon] socket changed"), "{text}");
+    assert!(!bed.path("one.sock").exists());
+    assert!(bed.path("two.sock").exists());
+    client.send(b"{\"ask\":\"status\"}\n");
+    assert!(client.answer().len() > 1, "who was connected stays so");
+    assert_eq!(daemon_row(&bed)["mode"], "running");
+
+    // A place that cannot be had is refused by its key, and nothing changes.
+    fs::write(bed.path("three.sock"), "not a socket").expect("a file");
+    move_socket(&bed, &bed.path("three.sock"), "timeout = \"7m\"");
+    let (code, why) = refused(&bed, &["reload"]);
+    assert_eq!(code, Some(78), "{why}");
+    for words in ["[daemon] socket:", "is no socket", "two.sock as before"] {
+        assert!(why.contains(words), "{why}");
+    }
+    client.send(b"{\"ask\":\"status\"}\n");
+    assert!(client.answer().len() > 1);
+    fs::remove_file(bed.path("three.sock")).expect("the file");
+    let text = told(&bed, &["reload"]);
+    assert!(text.contains("watch w: timeout changed"), "{text}");
+    assert!(!bed.path("two.sock").exists());
 }
