@@ -127,6 +127,100 @@ fn check_names_the_paths_that_a_unit_keeps_from_the_daemon() {
 }
 
 #[test]
+fn check_names_whatever_the_daemon_writes_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let unit = dir.path().join("own.service");
+    fs::write(
+        &unit,
+        "[Service]\nProtectSystem=strict\nReadWritePaths=/srv/in\nInaccessiblePaths=/opt/secret\n",
+    )
+    .unwrap();
+    let config = dir.path().join("s.toml");
+    fs::write(
+        &config,
+        "[daemon]\nstate = \"/x/state\"\nsocket = \"/x/run/sock\"\nmetrics_textfile = \"/x/prom/settled.prom\"\n\
+         [alert]\nrun = [\"/opt/secret/page\"]\n\
+         [watch.a]\npath = \"/srv/in\"\nrun = [\"true\"]\noutput = \"/x/log\"\nclaim = \"lock\"\nclaim_done = \"/x/marks\"\n\
+         [watch.b]\npath = \"/srv/in/b\"\ndeliver = { to = \"/x/deliver/{date}\" }\ndone = { move = \"/x/done\" }\ndead = { move = \"/x/dead\" }\n\
+         [watch.c]\npath = \"/x/shared\"\nrun = [\"true\"]\nclaim = \"lock\"\ndone = \"delete\"\ndead = \"delete\"\n",
+    )
+    .unwrap();
+    let text = out(&check(&config, &unit));
+    let written = [
+        ("state", "/x/state"),
+        ("socket", "/x/run"),
+        ("metrics_textfile", "/x/prom"),
+        ("output", "/x/log"),
+        ("claim_done", "/x/marks"),
+        ("deliver.to", "/x/deliver"),
+        ("done", "/x/done"),
+        ("dead", "/x/dead"),
+        ("path", "/x/shared"),
+    ];
+    for (key, path) in written {
+        let warning = format!("{key}: {path} cannot be written by own.service");
+        assert!(text.contains(&warning), "{warning}\n{text}");
+    }
+    assert_eq!(
+        text.matches("cannot be written").count(),
+        written.len(),
+        "{text}"
+    );
+    let alert = "[alert] run: /opt/secret/page is hidden from own.service";
+    assert!(text.contains(alert), "{text}");
+}
+
+#[test]
+fn the_default_paths_are_the_shipped_units_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let unit = dir.path().join("settled.service");
+    let shipped = read("packaging/systemd/settled.service");
+    fs::write(&unit, shipped).unwrap();
+    let drop_ins = dir.path().join("settled.service.d");
+    fs::create_dir(&drop_ins).unwrap();
+    let config = dir.path().join("s.toml");
+    let watch = "[watch.a]\npath = \"/srv/in\"\nrun = [\"true\"]\noutput = \"/var/log/settled/a.log\"\ndone = \"delete\"\n";
+    let textfile =
+        "[daemon]\nmetrics_textfile = \"/var/lib/prometheus/node-exporter/settled.prom\"\n";
+    fs::write(&config, format!("{textfile}{watch}")).unwrap();
+    let keeps = " by settled.service";
+    let text = out(&check(&config, &unit));
+    assert!(!text.contains(keeps), "{text}");
+    // Hardened, what lies elsewhere has to be named, and the defaults have not.
+    let hardened = read("packaging/systemd/hardened.conf");
+    fs::write(drop_ins.join("hardened.conf"), hardened).unwrap();
+    let text = out(&check(&config, &unit));
+    assert_eq!(text.matches(keeps).count(), 1, "{text}");
+    assert!(
+        text.contains("metrics_textfile: /var/lib/prometheus/node-exporter cannot be written"),
+        "{text}"
+    );
+
+    // Those of the example for users' own instances are the instance's.
+    let instance = dir.path().join("settled@alice.service");
+    let strict = "[Service]\nProtectSystem=strict\n";
+    fs::write(
+        &instance,
+        read("packaging/systemd/settled@.service") + strict,
+    )
+    .unwrap();
+    let example = read("packaging/examples/user.toml");
+    let daemon: Vec<&str> = example
+        .lines()
+        .filter(|line| line.starts_with("state") || line.starts_with("socket"))
+        .collect();
+    let daemon = format!("[daemon]\n{}\n", daemon.join("\n"));
+    fs::write(
+        &config,
+        format!("{daemon}[watch.a]\npath = \"/srv/in\"\nrun = [\"true\"]\n"),
+    )
+    .unwrap();
+    let text = out(&check(&config, &instance));
+    assert!(text.contains("settled-alice"), "{text}");
+    assert!(!text.contains(" by settled@alice.service"), "{text}");
+}
+
+#[test]
 fn private_tmp_is_another_directory() {
     let dir = tempfile::tempdir().unwrap();
     let unit = dir.path().join("own.service");

@@ -70,7 +70,7 @@ impl Unit {
         let short = Path::new(name).file_name().unwrap_or_default();
         Ok(Unit {
             name: short.to_string_lossy().into_owned(),
-            rules: settings.rules(),
+            rules: settings.rules(instance(Path::new(name))),
         })
     }
 
@@ -120,10 +120,23 @@ impl Unit {
 
     /// As [`Unit::warnings`], of what belongs to no watch.
     pub(super) fn daemon_warnings(&self, plan: &Plan) -> Vec<String> {
-        let socket = plan.daemon.socket.parent().unwrap_or(Path::new("/"));
-        let paths = [("state", plan.daemon.state.as_path()), ("socket", socket)];
-        let refused = paths.into_iter().filter_map(|(key, path)| {
-            let why = self.refuses(path.as_os_str().as_bytes(), May::Write)?;
+        // A file that is made beside its name, or bound to it, needs the directory.
+        let dir = |path: &Path| path.parent().unwrap_or(Path::new("/")).to_owned();
+        let daemon = &plan.daemon;
+        let mut paths = vec![
+            ("state", daemon.state.clone(), May::Write),
+            ("socket", dir(&daemon.socket), May::Write),
+        ];
+        if let Some(file) = &daemon.metrics_textfile {
+            paths.push(("metrics_textfile", dir(file), May::Write));
+        }
+        let program = plan.alert.as_ref().and_then(|alert| alert.run.first());
+        if let Some(program) = program.filter(|program| program.first() == Some(&b'/')) {
+            let program = PathBuf::from(OsStr::from_bytes(program));
+            paths.push(("[alert] run", program, May::Read));
+        }
+        let refused = paths.into_iter().filter_map(|(key, path, may)| {
+            let why = self.refuses(path.as_os_str().as_bytes(), may)?;
             Some(format!("{key}: {why}"))
         });
         refused.collect()
@@ -151,6 +164,13 @@ impl Unit {
             ),
         })
     }
+}
+
+/// `alice` of `settled@alice.service`.
+fn instance(name: &Path) -> Option<&str> {
+    let (_, rest) = name.file_name()?.to_str()?.split_once('@')?;
+    let (instance, _) = rest.rsplit_once('.')?;
+    Some(instance).filter(|instance| !instance.is_empty())
 }
 
 /// The file of an installed unit, and its drop-ins in their order.
@@ -245,7 +265,8 @@ impl Settings {
         }
     }
 
-    fn rules(&self) -> Vec<Rule> {
+    /// `instance`: what `%i` stands for.
+    fn rules(&self, instance: Option<&str>) -> Vec<Rule> {
         let mut rules = Vec::new();
         let mut add = |paths: &[&str], may: May, by: String| {
             rules.extend(paths.iter().map(|path| Rule {
@@ -275,13 +296,17 @@ impl Settings {
         }
         for (key, may, before) in LISTS {
             for word in self.lists.get(key).into_iter().flatten() {
+                let word = match instance {
+                    Some(instance) => &word.replace("%i", instance),
+                    None => word,
+                };
                 let name = word.trim_start_matches(['-', '+']);
                 // SOURCE:DESTINATION:OPTIONS of BindPaths=, PATH:LINK of directories.
                 let part = match (key, name.split(':').nth(1)) {
                     ("BindPaths", Some(to)) => to,
                     _ => name.split(':').next().unwrap_or(name),
                 };
-                // Only the manager knows what a specifier stands for.
+                // Only the manager knows what another specifier stands for.
                 if !part.contains('%') {
                     add(&[&format!("{before}{part}")], may, format!("{key}={word}"));
                 }
