@@ -11,12 +11,11 @@ use crate::config::{
     below, fixed_dir, limit_is_above_own, show_duration, show_ionice, show_limit, show_size,
 };
 use crate::core::QUIET_EXPORTED;
+use crate::core::expect_words;
 use crate::core::select::Pattern;
 use crate::core::template::Template;
 use crate::exports::{self, Tables};
-use crate::plan::{
-    Action, Disposition, Existing, ExpectPlan, Observe, OnChange, OnCtime, Plan, WatchPlan, When,
-};
+use crate::plan::{Action, Disposition, Existing, Observe, OnChange, OnCtime, Plan, WatchPlan};
 use exported::Exported;
 use nix::unistd::{AccessFlags, access, geteuid};
 use std::ffi::OsStr;
@@ -128,30 +127,11 @@ fn describe_watch(
         line(out, "left out", format!("{} (settled's own)", shown(&path)));
     }
     work::describe(out, watch);
-    if let Some(expect) = watch.expect {
-        line(out, "expect", expected(expect));
+    if let Some(expect) = &watch.expect {
+        line(out, "expect", expect_words(expect));
     }
     line(out, "done", disposition(&watch.done));
     line(out, "dead", disposition(&watch.dead));
-}
-
-fn expected(expect: ExpectPlan) -> String {
-    let count = expect.count;
-    match expect.when {
-        When::Every(every) => format!("{count} every {}", show_duration(every)),
-        When::By { by_s, from_s, days } => {
-            let time = |s: u32| format!("{:02}:{:02}", s / 3600, s / 60 % 60);
-            let from = from_s.map_or_else(String::new, |from| format!(" from {}", time(from)));
-            let words = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
-            let named = words.iter().enumerate().filter(|(n, _)| days >> n & 1 == 1);
-            let named: Vec<&str> = named.map(|(_, word)| *word).collect();
-            let days = match named.len() {
-                7 => "every day".to_owned(),
-                _ => named.join(","),
-            };
-            format!("{count}{from} by {}, {days}", time(by_s))
-        }
-    }
 }
 
 fn observed(watch: &WatchPlan, filesystem: Option<&Filesystem>) -> String {

@@ -3,7 +3,7 @@
 use super::ask::{self, Target, ago, print, shown_path, span, stamp};
 use super::exit;
 use crate::control::{Line, Request};
-use crate::core::view::{DaemonRow, MountRow, WatchRow};
+use crate::core::view::{DaemonRow, ExpectRow, MountRow, WatchRow};
 use clap::{ArgMatches, Command};
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -44,6 +44,9 @@ pub(super) fn describe(lines: &[(String, Line)]) -> String {
     for (_, line) in lines {
         if let Line::Watch(row) = line {
             watch(&mut out, row);
+            if let Some(row) = &row.expected {
+                expected(&mut out, row);
+            }
         }
     }
     for (_, line) in lines {
@@ -119,6 +122,36 @@ pub(super) fn watch(out: &mut String, row: &WatchRow) {
         out.push_str(", listing");
     }
     let _ = writeln!(out, ", {}", row.observed);
+}
+
+/// What was found when the last time was over, how it stands now, and what came last.
+fn expected(out: &mut String, row: &ExpectRow) {
+    let came = |came: u64| format!("{came} of {} had come", row.count);
+    let _ = writeln!(out, "  expected: {}", row.text);
+    if row.judged_ns != 0 {
+        let word = match row.judged_missed {
+            true => "missed:  ",
+            false => "in time: ",
+        };
+        let at = stamp(row.judged_ns);
+        let _ = writeln!(out, "  {word} by {at}, {}", came(row.judged_came));
+    }
+    // Missed, and nothing new is due before something comes: that is told above.
+    if !row.missed || row.judged_ns == 0 {
+        let until = stamp(row.closes_ns);
+        let text = match (row.missed, row.came >= row.count) {
+            (true, _) => "missed:  ",
+            (false, true) => "come:    ",
+            (false, false) => "awaited: ",
+        };
+        let _ = writeln!(out, "  {text} {} of {} by {until}", row.came, row.count);
+    }
+    match row.last_ns {
+        0 => out.push_str("  last:     none that is remembered\n"),
+        at => {
+            let _ = writeln!(out, "  last:     {} ({} ago)", stamp(at), span(ago(at)));
+        }
+    }
 }
 
 pub(super) fn mount(out: &mut String, row: &MountRow) {

@@ -9,6 +9,7 @@ use super::alert::{Alarm, Raised};
 use super::record::{Record, Told};
 use super::time::{Now, Wall, civil_date};
 use super::timers::Timer;
+use super::view::ExpectRow;
 use super::watch::Watch;
 use crate::plan::{ExpectPlan, Level, When};
 use std::time::Duration;
@@ -39,6 +40,60 @@ pub(super) struct Window {
     pub(super) count: u32,
     /// That too little came.
     pub(super) told: Told,
+}
+
+/// What was found when a window closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Judged {
+    closed: Wall,
+    count: u32,
+    enough: bool,
+}
+
+impl Judged {
+    fn of(window: &Window, plan: &ExpectPlan, now: Now) -> Judged {
+        Judged {
+            closed: window.closes(plan, now),
+            count: window.count,
+            enough: window.count >= plan.count,
+        }
+    }
+}
+
+/// `1 by 06:00, mon,tue`, or `1 every 24h`.
+pub fn expect_words(plan: &ExpectPlan) -> String {
+    let count = plan.count;
+    match plan.when {
+        When::Every(every) => format!("{count} every {}", span_words(every)),
+        When::By { by_s, from_s, days } => {
+            let time = |s: u32| format!("{:02}:{:02}", s / 3600, s / 60 % 60);
+            let from = from_s.map_or_else(String::new, |from| format!(" from {}", time(from)));
+            let words = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+            let named = words.iter().enumerate().filter(|(n, _)| days >> n & 1 == 1);
+            let named: Vec<&str> = named.map(|(_, word)| *word).collect();
+            let days = match named.len() {
+                7 => "every day".to_owned(),
+                _ => named.join(","),
+            };
+            format!("{count}{from} by {}, {days}", time(by_s))
+        }
+    }
+}
+
+/// As it is written in settled.toml(5), in the largest unit that divides it.
+fn span_words(span: Duration) -> String {
+    let units = [
+        (86_400_000, "d"),
+        (3_600_000, "h"),
+        (60_000, "m"),
+        (1000, "s"),
+    ];
+    let ms = span.as_millis();
+    let unit = units.iter().find(|(unit, _)| ms.is_multiple_of(*unit));
+    unit.map_or_else(
+        || format!("{ms}ms"),
+        |(unit, word)| format!("{}{word}", ms / unit),
+    )
 }
 
 fn local_s(now: Now) -> i64 {
@@ -202,6 +257,7 @@ impl Core {
         let before = state.window;
         let plan = state.plan.expect.filter(|_| state.active);
         let Some(plan) = plan else {
+            (state.judged, state.came) = (None, None);
             state.window = None;
             if before.is_some() {
                 self.forget_alerts(Alarm::Expected, u64::from(watch));
@@ -211,6 +267,9 @@ impl Core {
         };
         let now = self.now;
         let fits = before.filter(|window| window.fits(&plan));
+        if fits.is_none() {
+            state.judged = None;
+        }
         let mut window = fits.unwrap_or_else(|| Window::first(&plan, now));
         if window.told == Told::Not {
             window.catch_up(&plan, now);
@@ -223,6 +282,7 @@ impl Core {
         if window.closes(&plan, now) <= now.wall {
             let enough = window.count >= plan.count;
             if window.told == Told::Not && enough {
+                self.judge_window(watch, &plan, &window);
                 window = window.next(&plan, now);
             } else if window.told == Told::Not && self.is_settling_in(watch) {
                 self.keep_window(watch, window, before);
@@ -267,6 +327,31 @@ impl Core {
         }
     }
 
+    fn judge_window(&mut self, watch: u32, plan: &ExpectPlan, window: &Window) {
+        let judged = Judged::of(window, plan, self.now);
+        if let Some(state) = self.watches.get_mut(watch as usize) {
+            state.judged = Some(judged);
+        }
+    }
+
+    /// Where a watch stands with what is expected of it.
+    pub(super) fn expect_row(&self, state: &Watch) -> Option<ExpectRow> {
+        let (plan, window) = state.plan.expect.as_ref().zip(state.window)?;
+        let ns = |at: Option<Wall>| at.map_or(0, |at| at.0);
+        Some(ExpectRow {
+            text: expect_words(plan),
+            count: u64::from(plan.count),
+            came: u64::from(window.count),
+            opens_ns: window.opens.0,
+            closes_ns: window.closes(plan, self.now).0,
+            missed: window.told != Told::Not,
+            last_ns: ns(state.came),
+            judged_ns: ns(state.judged.map(|judged| judged.closed)),
+            judged_came: state.judged.map_or(0, |judged| u64::from(judged.count)),
+            judged_missed: state.judged.is_some_and(|judged| !judged.enough),
+        })
+    }
+
     fn record_window(&mut self, watch: u32) {
         if let Some(record) = self.watches.get(watch as usize).and_then(window_record) {
             self.append(record);
@@ -275,6 +360,7 @@ impl Core {
 
     /// Too little has come.
     fn miss(&mut self, watch: u32, plan: &ExpectPlan, window: Window) {
+        self.judge_window(watch, plan, &window);
         let came = window.count;
         let text = match plan.when {
             When::Every(every) => format!(
@@ -357,6 +443,7 @@ impl Watch {
     /// A file settled: see [`Window::arrived`]. `None` if none is expected.
     pub(super) fn arrived(&mut self, at: Wall) -> Option<bool> {
         let plan = self.plan.expect?;
+        self.came = self.came.max(Some(at));
         Some(self.window.as_mut()?.arrived(&plan, at))
     }
 }

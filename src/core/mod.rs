@@ -73,6 +73,7 @@ mod turns;
 mod watch;
 mod workers;
 
+pub use expect::expect_words;
 pub use exported::QUIET_EXPORTED;
 pub use vocabulary::*;
 

@@ -98,6 +98,7 @@ impl Core {
             running: self.jobs_running_in(index as u32) as u64,
             ready: self.ready_in(index) as u64,
             halted: watch.halted.len() as u64,
+            expected: self.expect_row(watch),
         }
     }
 

@@ -94,6 +94,31 @@ rows! {
         ready: u64,
         /// Dead jobs that hold up others.
         halted: u64,
+        /// Where it stands with `expect`; null without that.
+        expected: Option<ExpectRow>,
+    }
+    /// What should arrive at a watch, and what has.
+    ExpectRow {
+        /// What, in words.
+        text: String,
+        /// How many files.
+        count: u64,
+        /// How many have come since `opens_ns`.
+        came: u64,
+        /// What settled before does not count.
+        opens_ns: i64,
+        /// Until when they have to come.
+        closes_ns: i64,
+        /// That is over, and too few had come.
+        missed: bool,
+        /// When a file settled last, as far as that is remembered.
+        last_ns: i64,
+        /// When the time before that was over; 0 if none has been since the daemon's start.
+        judged_ns: i64,
+        /// How many had come in it.
+        judged_came: u64,
+        /// They were too few.
+        judged_missed: bool,
     }
     /// A mount that has to do with a watch.
     MountRow {

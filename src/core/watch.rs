@@ -2,13 +2,13 @@
 
 use super::claims::Claims;
 use super::counts::WatchCounts;
-use super::expect::Window;
+use super::expect::{Judged, Window};
 use super::files::FileKey;
 use super::ids::{DirId, JobId, WatchId};
 use super::queue::Queue;
 use super::scan::Scan;
 use super::sieve::Sieve;
-use super::time::Mono;
+use super::time::{Mono, Wall};
 use super::workers::Post;
 use crate::plan::WatchPlan;
 use std::collections::BTreeSet;
@@ -61,6 +61,10 @@ pub struct Watch {
     pub counts: WatchCounts,
     /// Where it stands with what is expected of it.
     pub(super) window: Option<Window>,
+    /// What was found in the last window that closed in this life of the daemon.
+    pub(super) judged: Option<Judged>,
+    /// When a file settled last, as far as that is remembered and something is expected.
+    pub(super) came: Option<Wall>,
     /// Ready jobs; where claims are made, those that are not claimed.
     pub queue: Queue,
     /// Where claims are made.
@@ -119,6 +123,8 @@ impl Watch {
             running: 0,
             counts: WatchCounts::default(),
             window: None,
+            judged: None,
+            came: None,
             queue,
             claims,
             batch_since: None,

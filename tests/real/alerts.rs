@@ -237,6 +237,27 @@ fn an_alert_that_a_crash_cut_short_is_not_forgotten() {
     });
 }
 
+fn status(bed: &Bed, words: &[&str]) -> String {
+    let said = Command::new(env!("CARGO_BIN_EXE_settled"))
+        .args(["status", "-c"])
+        .arg(bed.path("settled.toml"))
+        .args(words)
+        .output()
+        .expect("the built program");
+    assert!(said.status.success(), "{said:?}");
+    String::from_utf8(said.stdout).expect("text")
+}
+
+/// Where the watch stands with what is expected of it.
+fn status_of(bed: &Bed) -> Value {
+    let text = status(bed, &["--json"]);
+    let mut rows = text.lines().map(|line| {
+        let row: Value = serde_json::from_str(line).expect("JSON");
+        row["watch"]["expected"].clone()
+    });
+    rows.find(|row| !row.is_null()).expect("a watch with it")
+}
+
 /// The daemon in a time zone in which it is half a minute past noon.
 fn start_past_noon(bed: &Bed) -> Daemon {
     let now = std::time::SystemTime::now()
@@ -273,6 +294,20 @@ fn a_time_of_day_is_by_the_daemons_zone_and_what_came_in_time_is_not_missed() {
     until("the next day's is open", || {
         expected(&bed).last() == Some(&(0, "not".into()))
     });
+    let row = status_of(&bed);
+    assert_eq!(row["text"], "2 by 12:01, every day");
+    assert_eq!((&row["judged_came"], &row["came"]), (&1.into(), &0.into()));
+    assert_eq!(row["judged_missed"], true);
+    assert_eq!(row["missed"], false);
+    let day = 86_400_000_000_000_i64;
+    let until_ns = row["judged_ns"].as_i64().map(|judged| judged + day);
+    assert_eq!(row["closes_ns"].as_i64(), until_ns);
+    let text = status(&bed, &[]);
+    assert!(
+        text.contains("missed:   by ") && text.contains("1 of 2 had come"),
+        "{text}"
+    );
+    assert!(text.contains("awaited:  0 of 2 by "), "{text}");
     drop(daemon);
 
     let bed = Bed::new();
@@ -284,6 +319,16 @@ fn a_time_of_day_is_by_the_daemons_zone_and_what_came_in_time_is_not_missed() {
     // Its own window, and then the next day's.
     until_in(SLOW, "two windows", || expected(&bed).len() == 2);
     assert!(told(&bed).is_empty());
+    let row = status_of(&bed);
+    assert_eq!(row["judged_missed"], false);
+    assert_eq!(row["judged_came"], 1);
+    let (last, judged) = (row["last_ns"].as_i64(), row["judged_ns"].as_i64());
+    assert!(last > Some(0) && last < judged, "{row}");
+    let text = status(&bed, &[]);
+    assert!(
+        text.contains("in time:  by ") && text.contains("1 of 1 had come"),
+        "{text}"
+    );
 }
 
 #[test]
