@@ -1,6 +1,6 @@
 //! What the daemon does in numbers, as text for those who collect them: settled-metrics(7).
 //!
-//! The core counts what it decides ([`crate::core::counts`]), [`EdgeCounts`] what it costs; [`metrics_text`] puts both
+//! The core counts what it decides ([`crate::core::counts`]), [`EdgeCounts`] what it costs; a [`Page`] puts both
 //! together. [`families`] is the table of all metrics.
 
 pub mod families;
@@ -10,14 +10,15 @@ mod text;
 pub use text::Dialect;
 
 use crate::core::Core;
-use crate::core::counts::{BOUNDS, Census, Histogram, JOB_STATES};
-use crate::core::time::Wall;
+use crate::core::counts::{BOUNDS, Census, Histogram, JOB_STATES, MountFigures, WatchFigures};
+use crate::core::ids::MountId;
+use crate::core::time::{Mono, Wall};
 use crate::journal::segment::Disk;
 use crate::journal::{Flushed, Journal};
-use families::names;
+use families::{FAMILIES, Family, names};
 use std::cell::Cell;
 use std::time::Duration;
-use text::{Text, seconds};
+use text::{Samples, Text, seconds};
 
 const US: u64 = 1000;
 const MS: u64 = 1000 * US;
@@ -134,177 +135,211 @@ pub fn inotify_limit() -> Option<u64> {
     text.trim().parse().ok()
 }
 
-/// All metrics. `census` is to be whole: what it has not counted is not told.
-pub fn metrics_text(
-    core: &Core,
-    census: &Census,
-    edge: &EdgeCounts,
-    readings: &Readings,
+/// The text of all metrics, made a part at a time: of a thousand watches it is megabytes. A family stays together; its
+/// samples may be of different moments, as the text's families are.
+#[derive(Debug)]
+pub struct Page {
+    census: Census,
+    readings: Readings,
     dialect: Dialect,
     reader: Reader,
-) -> String {
-    let mut text = Text::new(dialect);
-    text.family(names::build, |all| {
-        all.add(&[env!("CARGO_PKG_VERSION")], 1);
-    });
-    let started = u64::try_from(edge.started.0).unwrap_or(0);
-    one(&mut text, names::start_time_seconds, seconds(started));
-    of_watches(&mut text, core, census);
-    let figures = core.figures();
-    one(&mut text, names::directories, figures.directories);
-    one(&mut text, names::files_remembered, figures.remembered);
-    text.family(names::journal_flush_seconds, |all| {
-        all.histogram(&[], &edge.flushes);
-    });
-    one(&mut text, names::journal_flushed_bytes, edge.bytes);
-    one(&mut text, names::journal_records, edge.records);
-    one(&mut text, names::journal_size_bytes, readings.journal_bytes);
-    one(
-        &mut text,
-        names::journal_live_bytes,
-        readings.journal_live_bytes,
-    );
-    one(&mut text, names::journal_has_room, u8::from(figures.room));
-    one(&mut text, names::loop_turns, edge.turns);
-    let whole = |time: Duration| seconds(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
-    one(
-        &mut text,
-        names::loop_longest_stall_seconds,
-        whole(edge.longest),
-    );
-    let recent = edge.take_recent(reader);
-    one(&mut text, names::loop_recent_stall_seconds, whole(recent));
-    of_mounts(&mut text, core);
-    one(&mut text, names::inotify_watches, figures.inotify_watches);
-    text.family(names::inotify_watches_limit, |all| {
-        if let Some(limit) = readings.inotify_limit {
-            all.add(&[], limit);
-        }
-    });
-    one(&mut text, names::inotify_overflows, figures.overflows);
-    one(&mut text, names::log_lines_dropped, readings.dropped_lines);
-    let (told, failed) = core.alert_figures();
-    text.family(names::alerts, |all| {
-        for (alert, count) in told {
-            all.add(&[alert], count);
-        }
-    });
-    one(&mut text, names::alert_failures, failed);
-    text.family(names::memory_bytes, |all| {
-        if let Some(kib) = readings.resident_kib {
-            all.add(&[], kib.saturating_mul(1024));
-        }
-    });
-    text.finish()
+    /// The next family, and whether its head is written.
+    family: usize,
+    begun: bool,
+    /// Where its samples go on.
+    watch: usize,
+    mount: Option<MountId>,
+    over: bool,
 }
 
-fn one(text: &mut Text, name: &str, number: impl std::fmt::Display) {
-    text.family(name, |all| all.add(&[], number));
+/// How far a family is, and what that took.
+struct Step {
+    over: bool,
+    visits: usize,
 }
 
-fn of_watches(text: &mut Text, core: &Core, census: &Census) {
-    let watches = core.watch_figures(census);
-    let now = core.figures().now;
-    text.family(names::arrivals, |all| {
-        for watch in &watches {
-            all.add(&[watch.name], watch.counts.arrivals);
+impl Page {
+    /// `census` is to be whole: what it has not counted is not told.
+    pub fn new(census: Census, readings: Readings, dialect: Dialect, reader: Reader) -> Page {
+        Page {
+            census,
+            readings,
+            dialect,
+            reader,
+            family: 0,
+            begun: false,
+            watch: 0,
+            mount: None,
+            over: false,
         }
-    });
-    text.family(names::outcomes, |all| {
-        for watch in &watches {
-            for (outcome, count) in watch.counts.outcomes() {
+    }
+
+    /// Whether all was told.
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// The next part: whole lines, of up to `most` watches, mounts or other numbers.
+    pub fn go_on(&mut self, core: &Core, edge: &EdgeCounts, most: usize) -> String {
+        let mut text = Text::new(self.dialect);
+        let mut left = most;
+        while left > 0 && !self.over {
+            let Some(family) = FAMILIES.get(self.family) else {
+                self.over = true;
+                text.end();
+                break;
+            };
+            if !std::mem::replace(&mut self.begun, true) {
+                text.head(family);
+            }
+            let step = self.samples(core, edge, family, &mut text.samples(family), left);
+            left = left.saturating_sub(step.visits.max(1));
+            if step.over {
+                self.family += 1;
+                self.begun = false;
+                self.watch = 0;
+                self.mount = None;
+            }
+        }
+        text.finish()
+    }
+
+    fn samples(
+        &mut self,
+        core: &Core,
+        edge: &EdgeCounts,
+        family: &Family,
+        all: &mut Samples<'_>,
+        most: usize,
+    ) -> Step {
+        match family.labels.first() {
+            Some(&"watch") => {
+                let now = core.figures().now;
+                let (watches, more) = core.watch_figures(&self.census, self.watch, most);
+                self.watch += most;
+                for watch in &watches {
+                    of_watch(family.name, watch, now, all);
+                }
+                Step {
+                    over: !more,
+                    visits: most.min(watches.len()),
+                }
+            }
+            Some(&"mount") => {
+                let (mounts, last) = core.mount_figures(self.mount, most);
+                for mount in &mounts {
+                    of_mount(family.name, mount, all);
+                }
+                self.mount = last;
+                Step {
+                    over: last.is_none(),
+                    visits: most.min(mounts.len()),
+                }
+            }
+            _ => {
+                self.of_whole(core, edge, family.name, all);
+                Step {
+                    over: true,
+                    visits: 1,
+                }
+            }
+        }
+    }
+
+    /// A family without watches and mounts.
+    fn of_whole(&self, core: &Core, edge: &EdgeCounts, name: &str, all: &mut Samples<'_>) {
+        let readings = &self.readings;
+        let figures = core.figures();
+        let whole = |time: Duration| seconds(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        let (told, failed) = core.alert_figures();
+        match name {
+            names::build => all.add(&[env!("CARGO_PKG_VERSION")], 1),
+            names::start_time_seconds => {
+                all.add(&[], seconds(u64::try_from(edge.started.0).unwrap_or(0)));
+            }
+            names::directories => all.add(&[], figures.directories),
+            names::files_remembered => all.add(&[], figures.remembered),
+            names::journal_flush_seconds => all.histogram(&[], &edge.flushes),
+            names::journal_flushed_bytes => all.add(&[], edge.bytes),
+            names::journal_records => all.add(&[], edge.records),
+            names::journal_size_bytes => all.add(&[], readings.journal_bytes),
+            names::journal_live_bytes => all.add(&[], readings.journal_live_bytes),
+            names::journal_has_room => all.add(&[], u8::from(figures.room)),
+            names::loop_turns => all.add(&[], edge.turns),
+            names::loop_longest_stall_seconds => all.add(&[], whole(edge.longest)),
+            names::loop_recent_stall_seconds => {
+                all.add(&[], whole(edge.take_recent(self.reader)));
+            }
+            names::inotify_watches => all.add(&[], figures.inotify_watches),
+            names::inotify_watches_limit => {
+                if let Some(limit) = readings.inotify_limit {
+                    all.add(&[], limit);
+                }
+            }
+            names::inotify_overflows => all.add(&[], figures.overflows),
+            names::log_lines_dropped => all.add(&[], readings.dropped_lines),
+            names::alerts => {
+                for (alert, count) in told {
+                    all.add(&[alert], count);
+                }
+            }
+            names::alert_failures => all.add(&[], failed),
+            names::memory_bytes => {
+                if let Some(kib) = readings.resident_kib {
+                    all.add(&[], kib.saturating_mul(1024));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn of_watch(name: &str, watch: &WatchFigures<'_>, now: Mono, all: &mut Samples<'_>) {
+    let counts = watch.counts;
+    match name {
+        names::arrivals => all.add(&[watch.name], counts.arrivals),
+        names::outcomes => {
+            for (outcome, count) in counts.outcomes() {
                 all.add(&[watch.name, outcome], count);
             }
         }
-    });
-    text.family(names::attempts_started, |all| {
-        for watch in &watches {
-            all.add(&[watch.name], watch.counts.started);
-        }
-    });
-    text.family(names::attempts, |all| {
-        for watch in &watches {
-            for (result, count) in watch.counts.results() {
+        names::attempts_started => all.add(&[watch.name], counts.started),
+        names::attempts => {
+            for (result, count) in counts.results() {
                 all.add(&[watch.name, result], count);
             }
         }
-    });
-    text.family(names::retries, |all| {
-        for watch in &watches {
-            all.add(&[watch.name], watch.counts.retries);
-        }
-    });
-    text.family(names::jobs, |all| {
-        for watch in &watches {
+        names::retries => all.add(&[watch.name], counts.retries),
+        names::jobs => {
             for (state, count) in JOB_STATES.iter().zip(watch.depth.jobs) {
                 all.add(&[watch.name, state], count);
             }
         }
-    });
-    text.family(names::candidates, |all| {
-        for watch in &watches {
-            all.add(&[watch.name], watch.depth.candidates);
-        }
-    });
-    text.family(names::candidate_oldest_seconds, |all| {
-        for watch in &watches {
+        names::candidates => all.add(&[watch.name], watch.depth.candidates),
+        names::candidate_oldest_seconds => {
             let age = watch.depth.oldest.map(|since| now.since(since));
             let ns = u64::try_from(age.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX);
             all.add(&[watch.name], seconds(ns));
         }
-    });
-    text.family(names::settle_seconds, |all| {
-        for watch in &watches {
-            all.histogram(&[watch.name], &watch.counts.settle);
-        }
-    });
-    text.family(names::queue_wait_seconds, |all| {
-        for watch in &watches {
-            all.histogram(&[watch.name], &watch.counts.queued);
-        }
-    });
-    text.family(names::run_seconds, |all| {
-        for watch in &watches {
-            all.histogram(&[watch.name], &watch.counts.run);
-        }
-    });
-    text.family(names::watch_root_present, |all| {
-        for watch in &watches {
-            all.add(&[watch.name], u8::from(watch.present));
-        }
-    });
-    text.family(names::expected_missed, |all| {
-        for watch in &watches {
-            all.add(&[watch.name], watch.counts.missed);
-        }
-    });
+        names::settle_seconds => all.histogram(&[watch.name], &counts.settle),
+        names::queue_wait_seconds => all.histogram(&[watch.name], &counts.queued),
+        names::run_seconds => all.histogram(&[watch.name], &counts.run),
+        names::watch_root_present => all.add(&[watch.name], u8::from(watch.present)),
+        names::expected_missed => all.add(&[watch.name], counts.missed),
+        _ => {}
+    }
 }
 
-fn of_mounts(text: &mut Text, core: &Core) {
-    let mounts: Vec<_> = core
-        .mount_figures()
-        .into_iter()
-        .map(|mount| (String::from_utf8_lossy(&mount.point).into_owned(), mount))
-        .collect();
-    text.family(names::mount_answers, |all| {
-        for (point, mount) in &mounts {
-            all.add(&[point], mount.answers);
+fn of_mount(name: &str, mount: &MountFigures, all: &mut Samples<'_>) {
+    let point = String::from_utf8_lossy(&mount.point);
+    match name {
+        names::mount_answers => all.add(&[&point], mount.answers),
+        names::mount_slow => all.add(&[&point], u8::from(mount.slow)),
+        names::mount_silent => all.add(&[&point], u8::from(mount.silent)),
+        names::mount_questions => {
+            all.add(&[&point, "asked"], mount.asked);
+            all.add(&[&point, "waiting"], mount.waiting);
         }
-    });
-    text.family(names::mount_slow, |all| {
-        for (point, mount) in &mounts {
-            all.add(&[point], u8::from(mount.slow));
-        }
-    });
-    text.family(names::mount_silent, |all| {
-        for (point, mount) in &mounts {
-            all.add(&[point], u8::from(mount.silent));
-        }
-    });
-    text.family(names::mount_questions, |all| {
-        for (point, mount) in &mounts {
-            all.add(&[point, "asked"], mount.asked);
-            all.add(&[point, "waiting"], mount.waiting);
-        }
-    });
+        _ => {}
+    }
 }

@@ -5,12 +5,13 @@
 use super::{DoneRow, Line, Named, PATH_MAX, REQUEST_MAX, Refusal, Request, TextRow};
 use crate::core::Core;
 use crate::core::counts::Census;
-use crate::core::ids::RunId;
+use crate::core::ids::{MountId, RunId};
 use crate::core::orders::{Order, Which};
 use crate::core::query::{Cursor, Wanted};
 use crate::core::select::Pattern;
 use crate::core::time::Mono;
 use crate::core::view::{DaemonRow, bytes_of};
+use crate::metrics::Page;
 use crate::sys::{clock, peer};
 use mio::event::Event;
 use mio::net::{UnixListener, UnixStream};
@@ -45,8 +46,6 @@ const TIME_A_TURN: Duration = Duration::from_millis(1);
 const STEP: usize = 8;
 /// An answer is not made further than this ahead of its reader; one step goes beyond it, to 256 KiB at most.
 const AHEAD: usize = 48 * 1024;
-/// A long text comes in parts of so many bytes.
-const TEXT_BYTES: usize = 8 * 1024;
 /// How long a client may leave a request half sent, or an answer lying.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it may ask nothing.
@@ -60,8 +59,10 @@ pub trait Knows {
     fn complete(&self, row: &mut DaemonRow);
     /// The process of a run.
     fn pid(&self, run: RunId) -> Option<i32>;
-    /// The text of all metrics.
-    fn metrics(&self, core: &Core, census: &Census) -> String;
+    /// All metrics, of what was counted.
+    fn page(&self, census: Census) -> Page;
+    /// The next part of them: of up to so many watches.
+    fn metrics(&self, core: &Core, page: &mut Page, most: usize) -> String;
 }
 
 /// Who may ask.
@@ -74,6 +75,8 @@ struct Allowed {
 /// What is being answered.
 #[derive(Debug)]
 enum Work {
+    /// The mount before the next; none, or the first.
+    Mounts(Option<MountId>),
     /// The next watch.
     Status(usize),
     List(Cursor, Box<Wanted>),
@@ -81,8 +84,8 @@ enum Work {
     Explain(Vec<u8>, usize, bool),
     /// What there is is counted.
     Metrics(Census),
-    /// The rest of a text.
-    Text(Vec<u8>),
+    /// The numbers are told.
+    Page(Box<Page>),
     /// An order that was given, or is to be: its answer is awaited.
     Ordered(Option<Ordered>),
 }
@@ -599,10 +602,7 @@ impl Client {
                 knows.complete(&mut row);
                 row.clients = budget.clients as u64;
                 self.say(&Line::Daemon(Box::new(row)));
-                for row in core.mount_rows() {
-                    self.say(&Line::Mount(row));
-                }
-                self.work = Some(Work::Status(0));
+                self.work = Some(Work::Mounts(None));
             }
             Request::List {
                 watches,
@@ -671,19 +671,25 @@ impl Client {
                 Work::Metrics(census) => {
                     core.count_on(census, STEP);
                     if census.is_whole() {
-                        work = Work::Text(knows.metrics(core, census).into_bytes());
+                        work = Work::Page(Box::new(knows.page(std::mem::take(census))));
                     }
                     false
                 }
-                Work::Text(rest) => {
-                    // Whole lines: each is short.
-                    let most = rest.len().min(TEXT_BYTES);
-                    let part = rest.get(..most).unwrap_or_default();
-                    let end = part.iter().rposition(|byte| *byte == b'\n');
-                    let part: Vec<u8> = rest.drain(..end.map_or(most, |end| end + 1)).collect();
-                    let text = String::from_utf8_lossy(&part).into_owned();
+                Work::Page(page) => {
+                    let text = knows.metrics(core, page, STEP);
                     self.say(&Line::Text(TextRow { text }));
-                    rest.is_empty()
+                    page.is_over()
+                }
+                Work::Mounts(after) => {
+                    let (rows, last) = core.mount_rows(*after, STEP);
+                    for row in rows {
+                        self.say(&Line::Mount(row));
+                    }
+                    work = match last {
+                        None => Work::Status(0),
+                        more => Work::Mounts(more),
+                    };
+                    false
                 }
                 Work::Status(next) => {
                     let (rows, all) = core.watch_rows(*next, STEP);

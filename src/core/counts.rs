@@ -3,7 +3,7 @@
 
 use super::Core;
 use super::files::FileKey;
-use super::ids::JobId;
+use super::ids::{JobId, MountId};
 use super::job::Phase;
 use super::record::{AttemptEnd, Outcome};
 use super::time::{Mono, Wall};
@@ -343,9 +343,16 @@ impl Core {
         }
     }
 
-    /// The watches of the configuration, and those that were taken out of it and still have something to do.
-    pub fn watch_figures<'a>(&'a self, census: &Census) -> Vec<WatchFigures<'a>> {
-        let all = self.watches.iter().enumerate().map(|(index, watch)| {
+    /// The watches of the configuration, and those that were taken out of it and still have something to do: of `most`
+    /// from index `from` on. And whether there are more.
+    pub fn watch_figures<'a>(
+        &'a self,
+        census: &Census,
+        from: usize,
+        most: usize,
+    ) -> (Vec<WatchFigures<'a>>, bool) {
+        let all = self.watches.iter().enumerate().skip(from).take(most);
+        let all = all.map(|(index, watch)| {
             let depth = census.depths.get(index).copied().unwrap_or_default();
             let figures = WatchFigures {
                 name: &watch.plan.name,
@@ -356,40 +363,60 @@ impl Core {
             (figures, watch.active)
         });
         let busy = |depth: &Depth| *depth != Depth::default();
-        all.filter(|(figures, active)| *active || busy(&figures.depth))
+        let figures = all
+            .filter(|(figures, active)| *active || busy(&figures.depth))
             .map(|(figures, _)| figures)
-            .collect()
+            .collect();
+        (figures, from.saturating_add(most) < self.watches.len())
     }
 
-    /// The mounts that have to do with a watch, by where they are mounted; of those that are mounted over each other
-    /// the sum.
-    pub fn mount_figures(&self) -> Vec<MountFigures> {
-        let mut all: Vec<MountFigures> = Vec::new();
-        for (id, lane) in &self.lanes {
-            let Some(mount) = self.mounts.get(id) else {
-                continue;
-            };
-            let (asked, waiting) = lane.waiting();
-            let figures = MountFigures {
-                point: mount.point.clone(),
-                answers: lane.answers,
-                slow: lane.slow,
-                silent: lane.silent.is_some(),
-                asked: asked as u64,
-                waiting: waiting as u64,
-            };
-            match all.iter_mut().find(|one| one.point == figures.point) {
-                Some(one) => {
-                    one.answers += figures.answers;
-                    one.slow |= figures.slow;
-                    one.silent |= figures.silent;
-                    one.asked += figures.asked;
-                    one.waiting += figures.waiting;
-                }
-                None => all.push(figures),
-            }
+    /// The mounts that have to do with a watch: of `most` after this one. And after which the next call goes on, if there
+    /// are more. Of those that are mounted over each other the sum is told with the first.
+    pub fn mount_figures(
+        &self,
+        after: Option<MountId>,
+        most: usize,
+    ) -> (Vec<MountFigures>, Option<MountId>) {
+        let from = after.map_or(Unbounded, Excluded);
+        let mut rest = self.lanes.range((from, Unbounded));
+        let (mut all, mut last) = (Vec::new(), None);
+        for (id, _) in rest.by_ref().take(most) {
+            last = Some(*id);
+            all.extend(self.figures_at(*id));
         }
-        all
+        (all, last.filter(|_| rest.next().is_some()))
+    }
+
+    /// `None` where an earlier mount has the same place.
+    fn figures_at(&self, first: MountId) -> Option<MountFigures> {
+        let point = &self.mounts.get(&first)?.point;
+        let mut sum = MountFigures {
+            point: point.clone(),
+            answers: 0,
+            slow: false,
+            silent: false,
+            asked: 0,
+            waiting: 0,
+        };
+        for (id, lane) in &self.lanes {
+            if self
+                .mounts
+                .get(id)
+                .is_none_or(|mount| mount.point != *point)
+            {
+                continue;
+            }
+            if *id < first {
+                return None;
+            }
+            let (asked, waiting) = lane.waiting();
+            sum.answers += lane.answers;
+            sum.slow |= lane.slow;
+            sum.silent |= lane.silent.is_some();
+            sum.asked += asked as u64;
+            sum.waiting += waiting as u64;
+        }
+        Some(sum)
     }
 
     /// See [`CoreFigures`].

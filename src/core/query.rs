@@ -2,7 +2,7 @@
 
 use super::Core;
 use super::files::FileKey;
-use super::ids::{DirId, JobId};
+use super::ids::{DirId, JobId, MountId};
 use super::job::{Job, Phase};
 use super::observe::PRIVATE_PREFIX;
 use super::select::{Pattern, Verdict};
@@ -102,9 +102,21 @@ impl Core {
         }
     }
 
-    /// The mounts that have to do with a watch.
-    pub fn mount_rows(&self) -> Vec<MountRow> {
-        let lanes = self.lanes.iter();
+    /// The mounts that have to do with a watch: of `most` after this one. And after which the next call goes on, if there
+    /// are more.
+    pub fn mount_rows(
+        &self,
+        after: Option<MountId>,
+        most: usize,
+    ) -> (Vec<MountRow>, Option<MountId>) {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, Excluded);
+        let mut rest = self.lanes.range((from, Unbounded));
+        let mut last = None;
+        let lanes = rest
+            .by_ref()
+            .take(most)
+            .inspect(|(id, _)| last = Some(**id));
         let rows = lanes.filter_map(|(id, lane)| {
             let mount = self.mounts.get(id)?;
             let (path, path_hex) = shown(&mount.point);
@@ -119,7 +131,8 @@ impl Core {
                 waiting: waiting as u64,
             })
         });
-        rows.collect()
+        let rows = rows.collect();
+        (rows, last.filter(|_| rest.next().is_some()))
     }
 
     // ---- list ----

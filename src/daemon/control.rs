@@ -12,7 +12,7 @@ use crate::core::view::DaemonRow;
 use crate::core::{Command, Core, Input};
 use crate::journal::Journal;
 use crate::journal::segment::Disk;
-use crate::metrics::{Dialect, EdgeCounts, Reader, Readings, metrics_text};
+use crate::metrics::{Dialect, EdgeCounts, Page, Reader, Readings};
 use crate::plan::Level;
 use std::path::Path;
 use std::time::Duration;
@@ -104,10 +104,13 @@ impl Knows for Edge<'_> {
         self.children.pid(run)
     }
 
-    fn metrics(&self, core: &Core, census: &Census) -> String {
+    fn page(&self, census: Census) -> Page {
         let readings = Readings::take(self.journal, self.dropped);
-        let (dialect, reader) = (Dialect::OpenMetrics, Reader::Socket);
-        metrics_text(core, census, &self.meter.counts, &readings, dialect, reader)
+        Page::new(census, readings, Dialect::OpenMetrics, Reader::Socket)
+    }
+
+    fn metrics(&self, core: &Core, page: &mut Page, most: usize) -> String {
+        page.go_on(core, &self.meter.counts, most)
     }
 }
 

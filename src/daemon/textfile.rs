@@ -7,7 +7,7 @@ use crate::core::counts::Census;
 use crate::core::ids::RunId;
 use crate::core::time::Mono;
 use crate::core::{ChildEnd, Program, SpawnOrder, Stdin};
-use crate::metrics::{Dialect, Reader, Readings, file, metrics_text};
+use crate::metrics::{Dialect, Page, Reader, Readings, file};
 use crate::plan::{DaemonPlan, Level};
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// Candidates and jobs that are counted in one turn.
 const VISITS_A_TURN: usize = 4096;
+/// Watches whose numbers of one kind are written down in one turn: a histogram has nineteen lines.
+const WATCHES_A_TURN: usize = 64;
 
 /// The file, and how far the next one is.
 #[derive(Debug, Default)]
@@ -23,6 +25,8 @@ pub(super) struct Textfile {
     every: Duration,
     next: Mono,
     census: Option<Census>,
+    /// What is counted is being written down: what is left of it, and its text so far.
+    page: Option<(Page, String)>,
     writer: Option<RunId>,
     /// How many were asked for.
     asked: u64,
@@ -44,6 +48,7 @@ impl Textfile {
         let path = path.map(|path| path.as_os_str().as_bytes().to_vec());
         if self.path != path {
             self.census = None;
+            self.page = None;
             self.failed = false;
             self.path = path;
         }
@@ -54,9 +59,9 @@ impl Textfile {
     /// When something is to be done.
     pub(super) fn deadline(&self) -> Option<Mono> {
         self.path.as_ref()?;
-        match self.census {
-            Some(_) => Some(Mono(0)),
-            None => Some(self.next),
+        match self.census.is_some() || self.page.is_some() {
+            true => Some(Mono(0)),
+            false => Some(self.next),
         }
     }
 
@@ -98,27 +103,30 @@ impl Daemon {
         if textfile.next <= self.now.mono {
             textfile.next = self.now.mono.after(textfile.every);
             // While one hangs, the numbers of now would only wait behind it.
-            if textfile.writer.is_none() && textfile.census.is_none() {
+            if textfile.writer.is_none() && textfile.census.is_none() && textfile.page.is_none() {
                 textfile.census = Some(Census::default());
             }
         }
-        let Some(mut census) = textfile.census.take() else {
-            return Ok(());
-        };
-        self.core.count_on(&mut census, VISITS_A_TURN);
-        if !census.is_whole() {
-            self.textfile.census = Some(census);
+        if let Some(mut census) = textfile.census.take() {
+            self.core.count_on(&mut census, VISITS_A_TURN);
+            if census.is_whole() {
+                let readings = Readings::take(&self.journal, self.log.dropped());
+                let page = Page::new(census, readings, Dialect::Prometheus, Reader::Textfile);
+                textfile.page = Some((page, String::new()));
+            } else {
+                textfile.census = Some(census);
+            }
             return Ok(());
         }
-        let text = metrics_text(
-            &self.core,
-            &census,
-            &self.meter.counts,
-            &Readings::take(&self.journal, self.log.dropped()),
-            Dialect::Prometheus,
-            Reader::Textfile,
-        );
-        self.write_textfile(text)
+        let Some((mut page, mut text)) = textfile.page.take() else {
+            return Ok(());
+        };
+        text.push_str(&page.go_on(&self.core, &self.meter.counts, WATCHES_A_TURN));
+        if page.is_over() {
+            return self.write_textfile(text);
+        }
+        textfile.page = Some((page, text));
+        Ok(())
     }
 
     fn write_textfile(&mut self, text: String) -> Result<(), Fatal> {

@@ -1,6 +1,6 @@
 //! The text of metrics, in two dialects that differ in the heads of families alone.
 
-use super::families::{FAMILIES, Family, Kind};
+use super::families::{Family, Kind};
 use crate::core::counts::Histogram;
 use std::fmt::{Display, Write};
 
@@ -28,11 +28,9 @@ impl Text {
         }
     }
 
-    /// The head of a family, and its samples, which `fill` adds.
-    pub(super) fn family(&mut self, name: &str, fill: impl FnOnce(&mut Samples<'_>)) {
-        let Some(family) = FAMILIES.iter().find(|family| family.name == name) else {
-            return;
-        };
+    /// The head of a family.
+    pub(super) fn head(&mut self, family: &Family) {
+        let name = family.name;
         let (name, kind) = match (self.dialect, family.kind) {
             (Dialect::OpenMetrics, kind) => (name.to_owned(), kind.word()),
             (Dialect::Prometheus, Kind::Counter) => (format!("{name}_total"), "counter"),
@@ -44,16 +42,24 @@ impl Text {
             self.line(format_args!("# UNIT {name} {}", family.unit()));
         }
         self.line(format_args!("# HELP {name} {}.", family.help));
-        fill(&mut Samples {
-            family,
-            out: &mut self.out,
-        });
     }
 
-    pub(super) fn finish(mut self) -> String {
+    /// Its samples, some at a time.
+    pub(super) fn samples(&mut self, family: &'static Family) -> Samples<'_> {
+        Samples {
+            family,
+            out: &mut self.out,
+        }
+    }
+
+    /// After the last family.
+    pub(super) fn end(&mut self) {
         if self.dialect == Dialect::OpenMetrics {
             self.out.push_str("# EOF\n");
         }
+    }
+
+    pub(super) fn finish(self) -> String {
         self.out
     }
 
@@ -134,6 +140,7 @@ pub(super) fn seconds(ns: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::families::FAMILIES;
     use super::*;
 
     #[test]
@@ -153,9 +160,11 @@ mod tests {
     fn labels_are_escaped_and_a_counter_is_named_as_its_reader_wants() {
         let text = |dialect| {
             let mut text = Text::new(dialect);
-            text.family("settled_mount_answers", |samples| {
-                samples.add(&["/a \"b\"\\\nc"], 7);
-            });
+            let answers = |family: &&Family| family.name == "settled_mount_answers";
+            let family = FAMILIES.iter().find(answers).expect("a family");
+            text.head(family);
+            text.samples(family).add(&["/a \"b\"\\\nc"], 7);
+            text.end();
             text.finish()
         };
         let sample = "settled_mount_answers_total{mount=\"/a \\\"b\\\"\\\\\\nc\"} 7\n";
