@@ -11,7 +11,11 @@ mod bed;
 #[path = "../real/kit.rs"]
 mod kit;
 mod mount;
+#[allow(dead_code)]
+#[path = "../real/telling.rs"]
+mod telling;
 
+mod alerts;
 mod comings;
 mod errors;
 mod hung;
@@ -50,7 +54,14 @@ fn main() -> ExitCode {
         .skip(1)
         .partition(|word| word.starts_with('-'));
     let asked = |option: &str| options.iter().any(|given| given == option);
-    let chosen: Vec<&Test> = [polled::TESTS, hung::TESTS, errors::TESTS, comings::TESTS]
+    let all_tests = [
+        polled::TESTS,
+        hung::TESTS,
+        errors::TESTS,
+        comings::TESTS,
+        alerts::TESTS,
+    ];
+    let chosen: Vec<&Test> = all_tests
         .into_iter()
         .flatten()
         .filter(|(name, _, _)| {

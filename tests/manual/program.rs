@@ -376,3 +376,32 @@ fn keys_in_tables_are_the_ones_in_settled_toml_5() {
         )
     );
 }
+
+#[test]
+fn members_of_rows_are_the_ones_in_settled_1() {
+    let page = read("man/settled.1");
+    let json = section(&page, ".Sh JSON", "\n.Sh ");
+    let listed: BTreeSet<&str> = json
+        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .collect();
+    let source = read("src/core/view.rs");
+    let rows = section(&source, "\nrows! {", "\n}\n");
+    let mut members = 0;
+    for line in rows.lines() {
+        // A field: what is before the colon of its type, without an attribute.
+        let line = line.trim_start();
+        let line = line.rsplit("] ").next().unwrap_or(line);
+        let Some((member, kind)) = line.split_once(": ") else {
+            continue;
+        };
+        if line.starts_with("//") || !kind.ends_with(',') || member == "run" {
+            continue;
+        }
+        assert!(
+            listed.contains(member),
+            "{member} is not in settled(1), JSON"
+        );
+        members += 1;
+    }
+    assert!(members > 80, "{members}");
+}

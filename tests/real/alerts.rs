@@ -2,72 +2,24 @@
 
 use crate::bed::{Bed, Daemon, until, until_in};
 use crate::kit::{self, SLOW, put, wait_concluded};
+use crate::telling::{TELL, alert_block, told, wait_told};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::process::Command;
 
-/// Writes down what it is told: its variables in one line, and what it reads in the next.
-const TELL: &str = "{ printf '%s|' \"$SETTLED_ALERT\" \"$SETTLED_WATCH\" \"$SETTLED_PATH\" \"$SETTLED_JOB\" \
-                    \"$SETTLED_COUNT\" \"$SETTLED_TEXT\"; echo; cat; } >> \"$1.part\" && cat \"$1.part\" >> \"$1\" && \
-                    rm \"$1.part\"\n";
-
-/// An alert as its command saw it.
-#[derive(Debug)]
-struct Told {
-    alert: String,
-    watch: String,
-    path: String,
-    job: String,
-    count: u64,
-    text: String,
-    json: Value,
-}
-
-fn told(bed: &Bed) -> Vec<Told> {
-    let text = fs::read_to_string(bed.path("told")).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    let whole = lines.chunks_exact(2).map(|pair| {
-        let f: Vec<&str> = pair[0].split('|').collect();
-        Told {
-            alert: f[0].into(),
-            watch: f[1].into(),
-            path: f[2].into(),
-            job: f[3].into(),
-            count: f[4].parse().expect("a number"),
-            text: f[5].into(),
-            json: serde_json::from_str(pair[1]).expect("JSON"),
-        }
-    });
-    whole.collect()
-}
-
-fn wait_told(bed: &Bed, alert: &str, count: usize) -> Vec<Told> {
-    let mut all = Vec::new();
-    until_in(SLOW, &format!("{count} alerts of {alert}"), || {
-        all = told(bed);
-        all.retain(|told| told.alert == alert);
-        all.len() >= count
-    });
-    all
-}
-
 /// `[daemon]`, `[alert]` with these keys and a watch `w` with those.
 fn configure(bed: &Bed, alert: &str, watch: &str) {
-    let tell = kit::script(bed, "tell.sh", TELL);
     let alert = match alert {
         "" => String::new(),
-        keys => format!(
-            "[alert]\nrun = [\"/bin/sh\", {tell:?}, {:?}]\n{keys}\n",
-            bed.path("told")
-        ),
+        keys => alert_block(bed, keys),
     };
     bed.configure_text(&format!(
         "[daemon]\nstate = {:?}\nsocket = {:?}\nlog = \"stderr\"\nlog_level = \"debug\"\n{alert}[watch.w]\npath = {:?}\n\
          settle = \"0\"\nbackoff = {{ first = \"10ms\", max = \"10ms\" }}\n{watch}\n",
         bed.path("state"),
-        bed.path("state/control.sock"),
+        bed.path("control.sock"),
         bed.path("in"),
     ));
 }
@@ -345,4 +297,107 @@ fn without_a_command_it_is_logged_once() {
     });
     assert_eq!(daemon.stop(), Some(0));
     assert_eq!(daemon.log_count("expected, and has not come"), 1);
+}
+
+#[test]
+fn a_job_that_is_held_for_the_operator_is_told() {
+    let bed = Bed::new();
+    let sleeps = "run = [\"sleep\", \"600\"]\ndelivery = \"at-most-once\"\n";
+    configure(&bed, "every = \"0\"", sleeps);
+    let mut daemon = kit::start(&bed);
+    put(&bed, "a", "text");
+    let mut sleeping = Vec::new();
+    until_in(SLOW, "the job runs", || {
+        sleeping = kit::children_with(&daemon, "sleep");
+        !sleeping.is_empty()
+    });
+    daemon.kill();
+    sleeping.into_iter().for_each(kit::kill);
+    let _daemon = kit::start(&bed);
+    let all = wait_told(&bed, "held", 1);
+    assert_eq!((all[0].watch.as_str(), all[0].count), ("w", 1));
+    assert_eq!(all[0].path, bed.inside("a").display().to_string());
+    assert!(
+        all[0].text.contains("held for the operator"),
+        "{:?}",
+        all[0]
+    );
+    assert_eq!(kit::job(&bed, "a").outcome(), Some("held"));
+}
+
+#[test]
+fn a_dead_job_that_holds_up_those_behind_it_is_told() {
+    let bed = Bed::new();
+    let halts = format!(
+        "{}key = \"k\"\nserial = true\non_dead = \"halt\"\n",
+        exits(65)
+    );
+    configure(&bed, "every = \"0\"", &halts);
+    let mut daemon = kit::start(&bed);
+    put(&bed, "a", "text");
+    let all = wait_told(&bed, "dead", 1);
+    assert_eq!(all[0].path, bed.inside("a").display().to_string());
+    put(&bed, "behind", "text");
+    daemon.wait_log("behind\" settled");
+    // It is dead still after a restart, and was told.
+    assert_eq!(daemon.stop(), Some(0));
+    let _daemon = kit::start(&bed);
+    until("it holds up the other", || {
+        let row = status(&bed, &["--json"]);
+        row.contains("\"halted\":1") && row.contains("\"ready\":1")
+    });
+    assert_eq!(told(&bed).len(), 1, "{:?}", told(&bed));
+}
+
+/// A small filesystem for the state; only root can mount one.
+struct Small<'b>(&'b Bed);
+
+impl Small<'_> {
+    fn mount(bed: &Bed) -> Option<Small<'_>> {
+        fs::create_dir(bed.path("state")).expect("a mount point");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=2m,mode=0700", "small"]);
+        let status = mount.arg(bed.path("state")).status().expect("mount");
+        status.success().then_some(Small(bed))
+    }
+}
+
+impl Drop for Small<'_> {
+    fn drop(&mut self) {
+        let mut unmount = Command::new("umount");
+        let _ = unmount.arg("-l").arg(self.0.path("state")).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_while_it_is_full() {
+    let bed = Bed::new();
+    let Some(disk) = Small::mount(&bed) else {
+        eprintln!("not tested: nothing can be mounted here");
+        return;
+    };
+    configure(&bed, "every = \"0\"", &exits(0));
+    // Small segments, and never a compaction.
+    let daemon = kit::start(&bed);
+    let ballast = disk.0.path("state/ballast");
+    fs::write(&ballast, vec![0u8; 4 << 20]).expect_err("more than there is room for");
+    let mut written = 0;
+    until_in(SLOW, "it says that there is no room", || {
+        let ended = kit::jobs(&bed)
+            .into_iter()
+            .filter(|job| job.outcome().is_some());
+        if ended.count() + 10 > written {
+            for _ in 0..20 {
+                put(&bed, format!("f{written:06}"), "x");
+                written += 1;
+            }
+        }
+        daemon.log_count("no room for the journal") > 0
+    });
+    let all = wait_told(&bed, "no-room", 1);
+    assert_eq!((all[0].watch.as_str(), all[0].count), ("", 1));
+    assert!(all[0].text.contains("nothing new is started"));
+    fs::remove_file(&ballast).expect("room");
+    wait_concluded(&bed, written);
+    assert_eq!(told(&bed).len(), 1);
 }

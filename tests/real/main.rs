@@ -26,6 +26,7 @@ mod outcomes;
 mod poisoned;
 mod replace;
 mod setup;
+mod telling;
 mod triggers;
 mod worker_lives;
 mod workers;

@@ -11,6 +11,7 @@
 //! | `fail ERRNO OPS` | they are answered with this errno |
 //! | `half end`, `half once`, `half eio` | a listing ends in the middle: quietly, quietly once for each directory, with an error |
 //! | `stale` | sizes and times are those first seen, until the file or directory is opened (nfs(5), close-to-open) |
+//! | `cached` | files that are opened from now on are cached by the kernel, and can be mapped |
 //! | `grow NAME N` | the file gets another line at each of the next N looks at it, before the look is answered |
 //! | `back` | all that is over; what was held is answered |
 //! | `held`, `failed`, `count OP`, `grows` | how many requests wait, were failed, came of a kind; lines still to come |
@@ -123,6 +124,7 @@ struct Server {
     old: BTreeMap<u64, Attr>,
     /// Directories that were listed by half.
     halved: BTreeSet<u64>,
+    cached: bool,
     grow: Option<(Vec<u8>, u64)>,
 }
 
@@ -351,7 +353,7 @@ impl Server {
                 self.grow(node);
             }
             let file = options.open(at(&self.node(node)?.held, b""));
-            return Ok(Reply::opened(self.keep(Open::File(file.map_err(errno)?))));
+            return Ok(self.opened(file.map_err(errno)?));
         }
         let name = request.name(16);
         options.write(true).create(true).mode(request.u32(4));
@@ -359,9 +361,17 @@ impl Server {
         let file = options.open(at(&self.node(node)?.held, name));
         let file = file.map_err(errno)?;
         let mut reply = self.entry(node, name)?;
-        let opened = Reply::opened(self.keep(Open::File(file)));
+        let opened = self.opened(file);
         reply.0.extend_from_slice(&opened.0);
         Ok(reply)
+    }
+
+    fn opened(&mut self, file: File) -> Reply {
+        let handle = self.keep(Open::File(file));
+        match self.cached {
+            true => Reply::opened_cached(handle),
+            false => Reply::opened(handle),
+        }
     }
 
     fn keep(&mut self, open: Open) -> u64 {
@@ -443,6 +453,7 @@ impl Server {
                 }
             }
             "stale" => self.rules.stale = true,
+            "cached" => self.cached = true,
             "grow" => {
                 let name = word()?.as_bytes().to_vec();
                 let times = word()?.parse().map_err(|_| format!("{line}: no number"))?;
@@ -576,6 +587,7 @@ fn main() -> ExitCode {
         counts: BTreeMap::new(),
         old: BTreeMap::new(),
         halved: BTreeSet::new(),
+        cached: false,
         grow: None,
     };
     println!("mounted");

@@ -174,6 +174,14 @@ impl Reply {
         Reply(out)
     }
 
+    /// They do, and the file can be mapped for writing by several.
+    pub fn opened_cached(handle: u64) -> Reply {
+        let mut out = Vec::new();
+        put64(&mut out, handle);
+        put64(&mut out, 0);
+        Reply(out)
+    }
+
     pub fn written(bytes: usize) -> Reply {
         let mut out = Vec::new();
         put32(
