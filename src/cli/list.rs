@@ -196,6 +196,8 @@ fn live(
     json: bool,
 ) -> Result<Result<(), ExitCode>, NoAnswer> {
     let mut printed = Ok(());
+    // Candidates come first, and in no order that means anything; jobs in the order in which they settled.
+    let mut candidates: Vec<(i64, Vec<u8>, String)> = Vec::new();
     target
         .connect()?
         .ask(&wanted.request(), &mut |text, line| {
@@ -210,12 +212,29 @@ fn live(
                         true => format!("{text}\n"),
                         false => describe(&row),
                     };
-                    printed = print("list", &line);
+                    if row.job.is_empty() {
+                        candidates.push((row.since_ns, path, line));
+                    } else {
+                        printed = print_oldest_first(&mut candidates);
+                        if printed.is_ok() {
+                            printed = print("list", &line);
+                        }
+                    }
                 }
             }
             printed.is_ok()
         })?;
+    if printed.is_ok() {
+        printed = print_oldest_first(&mut candidates);
+    }
     Ok(printed)
+}
+
+/// Those who have waited for longest first; of the same age by path.
+fn print_oldest_first(candidates: &mut Vec<(i64, Vec<u8>, String)>) -> Result<(), ExitCode> {
+    candidates.sort_unstable();
+    let mut lines = candidates.drain(..);
+    lines.try_for_each(|(_, _, line)| print("list", &line))
 }
 
 /// The roots of watches by their names.

@@ -197,3 +197,50 @@ fn one_connection_asks_more_than_once() {
     assert_eq!(answer.len(), 2);
     assert_eq!(answer[0]["nearest"]["watch"], "w");
 }
+
+#[test]
+fn a_list_begins_with_what_has_waited_for_longest() {
+    let bed = Bed::new();
+    fs::create_dir(bed.path("other")).expect("a directory");
+    bed.configure_text(&format!(
+        "[watch.w]\npath = {:?}\nsettle = \"1h\"\nrun = [\"true\"]\n\
+         [watch.other]\npath = {:?}\nsettle = \"0\"\nrun = [\"false\"]\nbackoff = {{ first = \"1h\", max = \"1h\" }}\n",
+        bed.path("in"),
+        bed.path("other"),
+    ));
+    let _daemon = bed.start();
+    let count = 24;
+    for n in 0..count {
+        fs::write(bed.inside(format!("{n:02}")), "x").expect("a file");
+        // The next one is younger.
+        until("it is known", || {
+            of_kind(&rows(&bed, &["list", "--state", "waiting"]), "file").len() == n + 1
+        });
+        let name = format!("{:02}", count - n);
+        fs::write(bed.path("other").join(name), "x").expect("a file");
+    }
+    let mut files = Vec::new();
+    until("all are listed", || {
+        files = of_kind(&rows(&bed, &["list"]), "file");
+        let there = |state: &str| files.iter().filter(|row| row["state"] == state).count();
+        there("waiting") == count && there("backoff") == count
+    });
+    let (waiting, jobs) = files.split_at(count);
+    let names: Vec<String> = (0..count).map(|n| format!("{n:02}")).collect();
+    let listed: Vec<&str> = waiting
+        .iter()
+        .filter_map(|row| row["path"].as_str()?.rsplit('/').next())
+        .collect();
+    assert_eq!(listed, names);
+    let settled: Vec<i64> = jobs
+        .iter()
+        .filter_map(|row| row["settled_ns"].as_i64())
+        .collect();
+    assert_eq!(settled.len(), count);
+    assert!(settled.is_sorted(), "{settled:?}");
+    // The text has the same order as the rows.
+    let text = told(&bed, &["list", "--state", "waiting"]);
+    let at = |name: &str| text.find(&bed.inside(name).display().to_string());
+    let places: Vec<_> = names.iter().map(|name| at(name)).collect();
+    assert!(places.iter().all(Option::is_some) && places.is_sorted());
+}
