@@ -449,6 +449,7 @@ impl Daemon {
             Effect::Answer(client, answer) => self.answer_order(client, answer),
             Effect::Log(level, line) => self.log.line(level, &line),
             Effect::Ready => {
+                self.tell(|manager| manager.status("running"));
                 self.tell(|manager| manager.ready());
                 self.watchdog = self.manager.watchdog_interval().map(|_| self.now.mono);
             }

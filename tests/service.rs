@@ -447,7 +447,10 @@ fn the_manager_is_told_of_readiness_turns_reloads_and_the_stop() {
             .unwrap(),
     );
     let is = |word: &'static str| move |message: &str| message.lines().any(|line| line == word);
-    until(&socket, "readiness", is("READY=1"));
+    let before = until(&socket, "readiness", is("READY=1"));
+    for told in ["STATUS=reading the journal", "EXTEND_TIMEOUT_USEC=60000000"] {
+        assert!(before.iter().any(|m| m.trim_end() == told), "{before:?}");
+    }
     // A turn that nothing else asks for.
     until(&socket, "a turn", is("WATCHDOG=1"));
     until(&socket, "another", is("WATCHDOG=1"));

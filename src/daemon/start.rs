@@ -4,7 +4,7 @@ use super::compaction::{Compaction, Slack};
 use super::textfile::Textfile;
 use super::{Daemon, Due, Fatal, INOTIFY, MOUNTS, SIGNALS, room::Room};
 use crate::child::Children;
-use crate::core::time::Now;
+use crate::core::time::{Mono, Now};
 use crate::core::{Core, LogLine};
 use crate::journal::error::BadDirectory;
 use crate::journal::segment::DiskJournal;
@@ -21,6 +21,7 @@ use mio::{Events, Interest, Poll};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Where the plan came from, for SIGHUP.
 #[derive(Clone, Debug)]
@@ -91,6 +92,7 @@ impl Daemon {
             ..options
         };
         let broken = |error: JournalError| Fatal::new(exit_status(&error), error.to_string());
+        let mut patience = Patience::begin(manager);
         let opened = DiskJournal::open(&plan.daemon.state, &options, plan.daemon.state_force)
             .map_err(broken)?;
         // Not before the journal's lock is held: slots belong to one daemon.
@@ -100,9 +102,22 @@ impl Daemon {
         let textfile = Textfile::new(&plan.daemon);
         let mut core = Core::new(plan, opened.id());
         let (journal, report) = opened
-            .replay(|at, record| core.replay(at, record))
+            .replay(|at, record| {
+                patience.another();
+                core.replay(at, record);
+            })
             .map_err(broken)?;
+        let (manager, untold) = patience.over();
         say_report(&mut log, &report);
+        if let Some(text) = untold {
+            log.line(
+                Level::Warning,
+                &LogLine {
+                    text,
+                    ..LogLine::default()
+                },
+            );
+        }
 
         let poll = Poll::new().map_err(os("epoll"))?;
         let registry = poll.registry();
@@ -175,6 +190,67 @@ impl Daemon {
         daemon.core.start(now, table);
         Ok(daemon)
     }
+}
+
+/// Records between two looks at the clock.
+const RECORDS_A_LOOK: u64 = 4096;
+/// How often the manager is asked for more time, and for how much.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+const ASK_FOR: Duration = Duration::from_secs(60);
+
+/// Reading the journal comes before readiness, and how long it takes depends on its disk: as long as it gets on, the
+/// service manager is asked to wait. Listings are not waited for.
+struct Patience {
+    manager: Manager,
+    records: u64,
+    asked: Mono,
+    /// The manager cannot be told.
+    untold: Option<String>,
+}
+
+impl Patience {
+    fn begin(manager: Manager) -> Patience {
+        let mut patience = Patience {
+            manager,
+            records: 0,
+            asked: clock::boottime(),
+            untold: None,
+        };
+        let said = patience.manager.status("reading the journal");
+        patience.note(said);
+        patience.ask();
+        patience
+    }
+
+    /// Another record was read.
+    fn another(&mut self) {
+        self.records += 1;
+        let now = clock_every(self.records);
+        if now.is_some_and(|now| now.since(self.asked) >= ASK_EVERY) {
+            self.ask();
+        }
+    }
+
+    fn ask(&mut self) {
+        self.asked = clock::boottime();
+        let said = self.manager.extend_timeout(ASK_FOR);
+        self.note(said);
+    }
+
+    fn note(&mut self, said: std::io::Result<()>) {
+        if let Err(error) = said {
+            self.untold = Some(format!("the service manager cannot be told: {error}"));
+        }
+    }
+
+    fn over(self) -> (Manager, Option<String>) {
+        (self.manager, self.untold)
+    }
+}
+
+/// The time, now and then.
+fn clock_every(records: u64) -> Option<Mono> {
+    records.is_multiple_of(RECORDS_A_LOOK).then(clock::boottime)
 }
 
 /// What was found in the journal that a person should know.

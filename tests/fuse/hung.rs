@@ -1,9 +1,11 @@
 //! A mount that does not answer: everything else goes on, and what was held is done once when it answers.
 
-use crate::bed::{Bed, Daemon, counts, until};
+use crate::bed::{Bed, DEADLINE, Daemon, counts, until};
 use crate::mount::Liar;
 use crate::{assert_once, daemon, fence, kit, wait_log_since, watch};
 use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 
 crate::tests![
     another_watch_goes_on_and_the_daemon_stops,
@@ -16,6 +18,7 @@ crate::tests![
     jobs_that_take_all_places_hold_up_nobody_elses,
     a_job_that_runs_while_it_hangs_is_concluded_once,
     one_operation_that_hangs_is_enough,
+    readiness_does_not_wait_for_a_listing,
 ];
 
 /// A server that has taken a request and does not answer, and one that takes none: in the first case not even SIGKILL
@@ -399,4 +402,38 @@ fn one_operation_that_hangs_is_enough() {
         );
         assert_eq!(daemon.stop(), Some(0), "{op}");
     }
+}
+
+/// A first listing may take longer than a service manager waits.
+fn readiness_does_not_wait_for_a_listing() {
+    let bed = Bed::new();
+    let liar = Liar::mount(&bed, "behind", "far");
+    let far = watch(&bed, "far", "far", &[], FAR);
+    bed.configure_text(&format!(
+        "{}{far}",
+        // For this daemon it is only slow.
+        daemon(&bed, "").replace("mount_silent = \"1s\"", "mount_silent = \"1h\"")
+    ));
+    liar.put("a", "x");
+    liar.tell("hang readdir");
+    let notify = bed.path("notify");
+    let socket = UnixDatagram::bind(&notify).expect("a socket");
+    socket.set_read_timeout(Some(DEADLINE)).expect("a socket");
+    let mut command = Command::new("env");
+    command.arg(format!("NOTIFY_SOCKET={}", notify.display()));
+    command.arg(env!("CARGO_BIN_EXE_settled"));
+    command.args(["run", "-c"]).arg(bed.path("settled.toml"));
+    let mut daemon = bed.spawn_command(command, &[]);
+    let mut bytes = [0; 4096];
+    loop {
+        let length = socket.recv(&mut bytes).expect("READY=1");
+        if bytes[..length] == *b"READY=1\n" {
+            break;
+        }
+    }
+    assert!(liar.number("held") > 0, "the listing hangs still");
+    assert!(bed.runs().is_empty());
+    liar.tell("back");
+    wait_ran(&bed, "a");
+    assert_eq!(daemon.stop(), Some(0));
 }
