@@ -7,7 +7,6 @@ use super::history::{Jobs, Past};
 use super::storage::{File, Storage};
 use super::survey::{self, Survey};
 use super::{Journal, recover};
-use crate::core::files::FileKey;
 use crate::core::record::{Record, Summary};
 use crate::core::time::Wall;
 
@@ -37,18 +36,7 @@ impl<S: Storage> Journal<S> {
             ..survey.clone()
         };
         recover::walk(old, &logs, &mut |_, _, record| {
-            if let Record::Renamed {
-                dir,
-                name_hash,
-                to_dir,
-                to_name,
-            } = record
-            {
-                let from = FileKey::from_hash(dir, name_hash);
-                if from != FileKey::new(to_dir, &to_name) {
-                    jobs.leaving.insert(from);
-                }
-            }
+            jobs.leaving.note(&record);
         })?;
         let mut pushed = Ok(());
         let mut push = |past: Past| {

@@ -179,6 +179,42 @@ impl Names {
     }
 }
 
+/// Names that files lose by being renamed, from a pass over all records: of other files nobody asks later under which
+/// name they were.
+#[derive(Default)]
+pub(super) struct Leaving {
+    keys: BTreeSet<FileKey>,
+    dirs: BTreeSet<DirId>,
+}
+
+impl Leaving {
+    pub(super) fn note(&mut self, record: &Record) {
+        if let Record::Renamed {
+            dir,
+            name_hash,
+            to_dir,
+            to_name,
+        } = record
+        {
+            let from = FileKey::from_hash(*dir, *name_hash);
+            if from != FileKey::new(*to_dir, to_name) {
+                self.keys.insert(from);
+                self.dirs.insert(*dir);
+            }
+        }
+    }
+
+    fn has(&self, key: &FileKey) -> bool {
+        self.keys.contains(key)
+    }
+
+    /// The key of a name, if it is one of these; a hash of every name would take longer than all else.
+    fn key(&self, dir: DirId, name: &[u8]) -> Option<FileKey> {
+        let key = self.dirs.contains(&dir).then(|| FileKey::new(dir, name))?;
+        self.has(&key).then_some(key)
+    }
+}
+
 fn joined(dir: &[u8], rel: &[u8]) -> Vec<u8> {
     let dir = dir.strip_suffix(b"/").unwrap_or(dir);
     [dir, b"/", rel].concat()
@@ -196,6 +232,8 @@ pub fn of_path(
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
     let hash = name_hash(name);
     let mut found = OfPath::default();
+    let mut leaving = Leaving::default();
+    inspect::each(state, &mut |_, record| leaving.note(record))?;
     let mut names = Names::default();
     let mut at: BTreeMap<FileKey, u64> = BTreeMap::new();
     let mut moves: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
@@ -207,7 +245,9 @@ pub fn of_path(
             Record::Settled {
                 job, dir, name: n, ..
             } if dir.0 != 0 => {
-                at.insert(FileKey::new(*dir, n), job.0);
+                if let Some(key) = leaving.key(*dir, n) {
+                    at.insert(key, job.0);
+                }
                 if n == name && hits(&names, dir.0) {
                     wanted.insert(job.0);
                 }
@@ -219,16 +259,17 @@ pub fn of_path(
                 to_name,
             } => {
                 if let Some(job) = at.remove(&FileKey::from_hash(*dir, *name_hash)) {
-                    at.insert(FileKey::new(*to_dir, to_name), job);
+                    if let Some(key) = leaving.key(*to_dir, to_name) {
+                        at.insert(key, job);
+                    }
                     if to_name == name && hits(&names, to_dir.0) {
                         wanted.insert(job);
                     }
                 }
             }
             Record::Summary(of) => {
-                if of.dir != DirId(0) {
-                    let last = of.rel.rsplit(|byte| *byte == b'/').next();
-                    let key = FileKey::new(of.dir, last.unwrap_or_default());
+                let last = of.rel.rsplit(|byte| *byte == b'/').next();
+                if let Some(key) = leaving.key(of.dir, last.unwrap_or_default()) {
                     let latest = at.entry(key).or_insert(of.job.0);
                     *latest = of.job.0.max(*latest);
                 }
@@ -334,9 +375,8 @@ pub(super) struct Jobs {
     keys: BTreeMap<FileKey, u64>,
     /// These alone.
     only: Option<BTreeSet<u64>>,
-    /// Names that files lose by being renamed: the file may be one whose job is over, and what is told of it goes
-    /// by the new name.
-    pub(super) leaving: BTreeSet<FileKey>,
+    /// The file may be one whose job is over, and what is told of it goes by the new name.
+    pub(super) leaving: Leaving,
 }
 
 impl Jobs {
@@ -381,9 +421,19 @@ impl Jobs {
                 to_dir,
                 to_name,
             } => {
-                if let Some(job) = self.keys.remove(&FileKey::from_hash(*dir, *name_hash)) {
+                let (from, key) = (
+                    FileKey::from_hash(*dir, *name_hash),
+                    FileKey::new(*to_dir, to_name),
+                );
+                if let Some(job) = self.keys.remove(&from) {
+                    // Another file has come under its name: it has lost that, and has no other.
+                    if from == key {
+                        if self.open.get(&job).is_some_and(Past::is_over) {
+                            self.ends(job, over);
+                        }
+                        return;
+                    }
                     let now = self.names.rel(to_dir.0, to_name);
-                    let key = FileKey::new(*to_dir, to_name);
                     self.comes(key, job, over);
                     if let Some(past) = self.open.get_mut(&job) {
                         past.key = key;
@@ -484,7 +534,7 @@ impl Jobs {
             return;
         };
         let named = self.keys.get(&past.key) == Some(&job);
-        if named && self.leaving.contains(&past.key) {
+        if named && self.leaving.has(&past.key) {
             self.open.insert(job, past);
             return;
         }
@@ -515,7 +565,7 @@ impl Jobs {
             version: of.version,
         };
         let (job, key, is_over) = (past.job, past.key, past.is_over());
-        if is_over && !self.leaving.contains(&key) {
+        if is_over && !self.leaving.has(&key) {
             // One that the base has as owed: it ended before the base's state was taken.
             if self.open.remove(&job).is_some() && self.keys.get(&key) == Some(&job) {
                 self.keys.remove(&key);
