@@ -197,6 +197,29 @@ mod tests {
         })
     }
 
+    fn known(ino: u64) -> Known {
+        Known {
+            version: digest(ino),
+            ctime: 1,
+            at_s: 1,
+            gone: false,
+            away: false,
+            mark: 0,
+        }
+    }
+
+    fn core(watches: &[&str]) -> Core {
+        let plan = Plan {
+            daemon: crate::config::daemon_defaults("/var/lib/settled".into()),
+            watches: watches
+                .iter()
+                .map(|name| WatchPlan::placeholder(name))
+                .collect(),
+            alert: None,
+        };
+        Core::new(plan, 1)
+    }
+
     #[test]
     fn members_are_held_and_few_strangers() {
         let mut sieve = Sieve::new(10_000);
@@ -210,24 +233,11 @@ mod tests {
 
     #[test]
     fn a_stranger_that_it_takes_for_a_member_is_found_out() {
-        let plan = Plan {
-            daemon: crate::config::daemon_defaults("/var/lib/settled".into()),
-            watches: vec![WatchPlan::placeholder("a"), WatchPlan::placeholder("b")],
-            alert: None,
-        };
-        let mut core = Core::new(plan, 1);
+        let mut core = core(&["a", "b"]);
         let (a, b) = (
             core.tree.add(0, DirId(0), b""),
             core.tree.add(1, DirId(0), b""),
         );
-        let known = |ino| Known {
-            version: digest(ino),
-            ctime: 1,
-            at_s: 1,
-            gone: false,
-            away: false,
-            mark: 0,
-        };
         let name = |ino: u64| ino.to_le_bytes();
         let files = 2 * FILES_MAX as u64;
         (0..files).for_each(|ino| core.files.put(FileKey::new(a, &name(ino)), known(ino)));
@@ -252,26 +262,12 @@ mod tests {
 
     #[test]
     fn it_has_room_for_what_becomes_known() {
-        let plan = Plan {
-            daemon: crate::config::daemon_defaults("/var/lib/settled".into()),
-            watches: vec![WatchPlan::placeholder("a")],
-            alert: None,
-        };
-        let mut core = Core::new(plan, 1);
+        let mut core = core(&["a"]);
         let root = core.tree.add(0, DirId(0), b"");
         for ino in 0..10_000_u64 {
             core.may_be_known(0, digest(ino));
-            core.files.put(
-                FileKey::new(root, &ino.to_le_bytes()),
-                Known {
-                    version: digest(ino),
-                    ctime: 1,
-                    at_s: 1,
-                    gone: false,
-                    away: false,
-                    mark: 0,
-                },
-            );
+            core.files
+                .put(FileKey::new(root, &ino.to_le_bytes()), known(ino));
             core.is_known_now(0, digest(ino));
         }
         core.sieve_due(0);
@@ -281,21 +277,8 @@ mod tests {
 
     #[test]
     fn it_is_filled_in_turns_and_says_perhaps_until_then() {
-        let plan = Plan {
-            daemon: crate::config::daemon_defaults("/var/lib/settled".into()),
-            watches: vec![WatchPlan::placeholder("a")],
-            alert: None,
-        };
-        let mut core = Core::new(plan, 1);
+        let mut core = core(&["a"]);
         let root = core.tree.add(0, DirId(0), b"");
-        let known = |ino| Known {
-            version: digest(ino),
-            ctime: 1,
-            at_s: 1,
-            gone: false,
-            away: false,
-            mark: 0,
-        };
         let key = |ino: u64| FileKey::new(root, &ino.to_le_bytes());
         let files = 2 * FILES_MAX as u64 + 2;
         (0..files).for_each(|ino| core.files.put(key(ino), known(ino)));
