@@ -579,8 +579,13 @@ impl Core {
                 | Phase::Looking
                 | Phase::PostLook { .. }
                 | Phase::Disposing { .. } => {
-                    // What is to be disposed of is another version now, whatever kept it from that.
-                    let overdue = matches!(phase, Phase::Disposing { .. });
+                    // What is to be disposed of is another version now, whatever kept it from that. One that a
+                    // disposition has put back waits for its next try.
+                    let overdue = matches!(phase, Phase::Disposing { .. })
+                        && self
+                            .jobs
+                            .get(&id)
+                            .is_some_and(|job| job.version != stat.version);
                     if let Some(candidate) = self.candidates.get_mut(&key) {
                         candidate.waits = Waits::Job;
                     }

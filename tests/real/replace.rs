@@ -2,6 +2,7 @@
 //! their disposition.
 
 use crate::bed::{Bed, Daemon, fnv, until};
+use std::ffi::OsStr;
 use std::fs;
 use std::path::PathBuf;
 
@@ -302,4 +303,60 @@ fn dead_files_go_where_they_are_told() {
     daemon.wait_log("dead");
     until("it is moved", || bed.path("failed/a").exists());
     assert_eq!(bed.runs().len(), 1, "65 is dead at once");
+}
+
+/// Its target's disk is full: the file is put back, and copied again when the wait is over, not because it was put back.
+#[test]
+fn a_disposition_that_fails_backs_off() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("not run: this needs root");
+        return;
+    }
+    struct Small(std::path::PathBuf);
+    impl Drop for Small {
+        fn drop(&mut self) {
+            let _ = std::process::Command::new("umount")
+                .arg("-l")
+                .arg(&self.0)
+                .status();
+        }
+    }
+    let bed = Bed::new();
+    let full = Small(bed.path("full"));
+    fs::create_dir(&full.0).expect("a directory");
+    let mut mount = std::process::Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", "size=64k", "small"]);
+    assert!(mount.arg(&full.0).status().expect("mount").success());
+    let others = bed.path("others");
+    fs::create_dir(&others).expect("a directory");
+    bed.configure_text(&format!(
+        "[watch.w]\npath = {:?}\nsettle = \"100ms\"\nrun = [\"true\"]\ndone = {{ move = {:?} }}\n\n\
+         [watch.others]\npath = {others:?}\nsettle = \"100ms\"\nrun = [\"true\"]\ndone = \"delete\"\n",
+        bed.path("in"),
+        full.0,
+    ));
+    let mut watch = inotify::Inotify::init().expect("inotify");
+    let mask = inotify::WatchMask::MOVED_FROM;
+    watch
+        .watches()
+        .add(bed.path("in"), mask)
+        .expect("a watch descriptor");
+    let daemon = bed.start();
+    fs::write(bed.inside("big"), vec![b'x'; 1 << 20]).expect("a file");
+    daemon.wait_log("its disposition failed");
+    // Each of these settles as long as the file that was put back would.
+    let rounds = 40;
+    for n in 0..rounds {
+        let other = others.join(n.to_string());
+        fs::write(&other, "x").expect("a file");
+        until("it is done", || !other.exists());
+    }
+    let mut room = [0; 1 << 16];
+    let mut tries = 0;
+    while let Ok(events) = watch.read_events(&mut room) {
+        let named = |event: &inotify::Event<_>| event.name == Some(OsStr::new("big"));
+        tries += events.filter(named).count();
+    }
+    assert!((1..rounds / 2).contains(&tries), "{tries}");
+    drop(daemon);
 }
