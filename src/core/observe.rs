@@ -88,6 +88,14 @@ impl Core {
             if is_root && bits & lost != 0 {
                 self.root_moved(watch);
             }
+            // Told by its parent, too, unless that could not be watched: what was asked under its path while it was
+            // elsewhere has found nothing.
+            let parent = self.tree.get(dir).map(|node| node.parent);
+            let told = parent.and_then(|parent| self.tree.get(parent));
+            if !is_root && bits & mask::MOVE_SELF != 0 && told.is_none_or(|node| node.wd.is_none())
+            {
+                self.queue_bind(dir);
+            }
             return;
         }
         if bits & mask::ISDIR != 0 {
