@@ -87,6 +87,9 @@ pub struct Named {
     /// The same, if that is not UTF-8.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub path_hex: String,
+    /// The watch that is meant, where several have the file; empty where that is not said.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub watch: String,
 }
 
 /// A part of a text: whole lines.

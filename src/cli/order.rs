@@ -3,7 +3,7 @@
 use super::ask::{self, Target, print, shown};
 use super::{exit, fail};
 use crate::control::client::{Connection, NoAnswer};
-use crate::control::{DoneRow, Line, Named, Request};
+use crate::control::{DoneRow, Line, Named, Refusal, Request};
 use crate::core::view::shown as as_text;
 use crate::journal::history;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -21,6 +21,12 @@ pub(super) fn commands() -> [Command; 6] {
             .action(ArgAction::Append)
             .value_parser(value_parser!(OsString))
     };
+    let of_watch = || {
+        Arg::new("watch")
+            .long("watch")
+            .value_name("NAME")
+            .help("The watch that is meant, where several have the file")
+    };
     let watch = |required: bool| {
         Arg::new("which")
             .value_name("WATCH")
@@ -36,12 +42,12 @@ pub(super) fn commands() -> [Command; 6] {
             "retry",
             "Run a job again, or now; also a file that was concluded",
         )
-        .arg(which()),
+        .args([which(), of_watch()]),
         command(
             "forget",
             "Give up a job that waits: no more attempts, its file stays",
         )
-        .arg(which()),
+        .args([which(), of_watch()]),
         command("pause", "Start nothing of a watch until it is resumed").arg(watch(true)),
         command("resume", "Go on with a watch that was paused").arg(watch(true)),
         command("rescan", "List the directories of a watch again, or of all").arg(watch(false)),
@@ -69,9 +75,12 @@ fn order(command: &str, given: &ArgMatches) -> Result<ExitCode, ExitCode> {
         // The command is given nothing.
         Err(_) => Vec::new(),
     };
+    // Of those that are given none.
+    let watch = given.try_get_one::<String>("watch").ok().flatten();
+    let watch = watch.map_or("", String::as_str);
     let mut code = exit::OK;
     let mut one = |word: Option<&OsString>| {
-        let result = send(&mut connection, &target, command, word)?;
+        let result = send(&mut connection, &target, command, word, watch)?;
         match result {
             Ok(lines) => {
                 for (text, row) in lines {
@@ -115,6 +124,7 @@ fn send(
     target: &Target,
     command: &str,
     word: Option<&OsString>,
+    of_watch: &str,
 ) -> Result<Told, ExitCode> {
     let name = || word.map(|word| word.to_string_lossy().into_owned());
     let watch = || name().unwrap_or_default();
@@ -125,13 +135,14 @@ fn send(
         "reload" => Request::Reload {},
         _ => {
             let job = name().filter(|name| is_job(name));
-            let named = match &job {
+            let mut named = match &job {
                 Some(job) => Named {
                     job: job.clone(),
                     ..Named::default()
                 },
                 None => path_of(command, word)?,
             };
+            named.watch = of_watch.to_owned();
             let told = ask_for(connection, command, named);
             return Ok(match (told, job) {
                 // A job that is over is known by the journal alone: its file's path is what can be run again.
@@ -139,8 +150,11 @@ fn send(
                     if refusal.code == "not-found" && command == "retry" =>
                 {
                     match path_in_journal(target, &job) {
-                        Some(named) => ask_for(connection, command, named),
-                        None => Err(NoAnswer::Refused(refusal)),
+                        Some(Ok(named)) if of_watch.is_empty() || of_watch == named.watch => {
+                            ask_for(connection, command, named)
+                        }
+                        Some(Err(refusal)) => Err(NoAnswer::Refused(refusal)),
+                        _ => Err(NoAnswer::Refused(refusal)),
                     }
                 }
                 (told, _) => told,
@@ -194,8 +208,9 @@ fn named(path: &[u8]) -> Named {
     }
 }
 
-/// Where the file of a job was that is over.
-fn path_in_journal(target: &Target, job: &str) -> Option<Named> {
+/// Where the file of a job was that is over, and in which watch. Refused where a later job was of the same file: what lies
+/// there now is not what this job ran on.
+fn path_in_journal(target: &Target, job: &str) -> Option<Result<Named, Refusal>> {
     let seen = target.seen.as_ref()?;
     let plan = seen.plan.as_ref().ok()?;
     let state: &Path = target.state.as_deref()?;
@@ -209,8 +224,28 @@ fn path_in_journal(target: &Target, job: &str) -> Option<Named> {
     })
     .ok()?;
     let (watch, rel) = found.filter(|_| format!("{id:08x}") == journal)?;
-    let watch = plan.watches.iter().find(|plan| plan.name == watch)?;
-    Some(named(&[&watch.path, &b"/"[..], &rel].concat()))
+    // They come as they end: a later one may have been told of before.
+    let mut later = None;
+    history::jobs(state, &mut |past| {
+        if past.job > number && (&past.watch, &past.rel) == (&watch, &rel) {
+            later = later.max(Some(past.job));
+        }
+    })
+    .ok()?;
+    let plan = plan.watches.iter().find(|plan| plan.name == watch)?;
+    let path = [&plan.path, &b"/"[..], &rel].concat();
+    if let Some(later) = later {
+        let text = format!(
+            "job {journal}-{later} came after job {job}, of the same file {}",
+            shown(&path)
+        );
+        let remedy = "to have what is there now run again, name the path or that job";
+        return Some(Err(Refusal::new("conflict", text, remedy)));
+    }
+    Some(Ok(Named {
+        watch,
+        ..named(&path)
+    }))
 }
 
 #[cfg(test)]

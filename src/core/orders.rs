@@ -8,17 +8,26 @@ use super::observe::PRIVATE_PREFIX;
 use super::record::{Outcome, Record};
 use super::time::Wall;
 use super::timers::Timer;
-use super::watch::Root;
+use super::watch::{Root, Watch};
 use super::{Core, Effect};
 use crate::plan::{Level, Plan};
 
 /// A job, or a path that may have one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Which {
+pub enum Name {
     /// Absolute.
     Path(Vec<u8>),
     /// As users see it.
     Job(String),
+}
+
+/// What an order is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Which {
+    /// See [`Name`].
+    pub name: Name,
+    /// The watch that is meant, where several have the file.
+    pub watch: Option<String>,
 }
 
 /// What is asked to be done.
@@ -174,42 +183,77 @@ impl Core {
 
     // ---- retry, forget ----
 
-    fn find(&self, which: &Which) -> Result<Found, Declined> {
-        match which {
-            Which::Job(name) => {
-                let number = name.strip_prefix(&format!("{:08x}-", self.journal));
-                let id = number.and_then(|number| Some(JobId(number.parse().ok()?)));
-                let id = id.filter(|id| self.jobs.contains_key(id)).ok_or_else(|| {
-                    let remedy = "name its file's path instead";
-                    not_found(format!("no job {name} is owed"), remedy)
-                })?;
-                Ok(Found::Job(id))
+    fn find_job(&self, name: &str, watch: Option<&str>) -> Result<Found, Declined> {
+        let number = name.strip_prefix(&format!("{:08x}-", self.journal));
+        let id = number.and_then(|number| Some(JobId(number.parse().ok()?)));
+        let id = id.filter(|id| self.jobs.contains_key(id)).ok_or_else(|| {
+            let remedy = "name its file's path instead";
+            not_found(format!("no job {name} is owed"), remedy)
+        })?;
+        let of = self.jobs.get(&id).map(|job| self.watch_name(job.watch));
+        match (watch, of) {
+            (Some(watch), Some(of)) if of != watch => {
+                let text = format!("job {name} is one of watch {of}");
+                Err(not_found(text, "leave --watch out"))
             }
-            Which::Path(path) => {
-                let mut place = None;
-                for (index, watch) in self.watches.iter().enumerate() {
-                    let Some((dir, name)) = self.place_of(watch, path) else {
-                        continue;
-                    };
-                    if let Some(id) = self.job_of.get(&FileKey::new(dir, name)) {
-                        return Ok(Found::Job(*id));
-                    }
-                    if watch.active {
-                        place.get_or_insert((index as u32, dir, name.to_vec()));
+            _ => Ok(Found::Job(id)),
+        }
+    }
+
+    /// What an order is about: of all watches that have the file, the one for which there is something to be done.
+    /// `concluded`: a file that is over will do.
+    fn find(&self, which: &Which, concluded: bool) -> Result<Found, Declined> {
+        let wanted = which.watch.as_deref();
+        let path = match &which.name {
+            Name::Job(name) => return self.find_job(name, wanted),
+            Name::Path(path) => path,
+        };
+        let is_wanted = |watch: &Watch| wanted.is_none_or(|name| watch.plan.name == name);
+        if !self.watches.iter().any(is_wanted) {
+            let text = format!("there is no watch of the name {:?}", wanted.unwrap_or(""));
+            return Err(not_found(text, "'settled status' names them"));
+        }
+        // What has something, each with its watch in words; and what else has the path, the best to tell of last.
+        let mut found: Vec<(String, Found)> = Vec::new();
+        let mut others = Vec::new();
+        for (index, watch) in self.watches.iter().enumerate() {
+            let Some((dir, name)) = self.place_of(watch, path).filter(|_| is_wanted(watch)) else {
+                continue;
+            };
+            let (index, key) = (index as u32, FileKey::new(dir, name));
+            let of = &watch.plan.name;
+            if let Some(id) = self.job_of.get(&key) {
+                let text = format!("{of} (job {})", self.job_name(*id));
+                found.push((text, Found::Job(*id)));
+            } else if watch.active {
+                let place = Found::Place(index, dir, name.to_vec());
+                let selected = self.selects(index, dir, name);
+                let known = self.files.get(key).is_some_and(|known| !known.gone);
+                match concluded && selected && known {
+                    true => found.push((format!("{of} (concluded)"), place)),
+                    false => {
+                        let settles = self.candidates.contains_key(&key);
+                        others.push(((settles, selected), place));
                     }
                 }
-                let (watch, dir, name) = place.ok_or_else(|| {
-                    let remedy = "'settled explain PATH' says why";
-                    not_found("no watch has a file of this path", remedy)
-                })?;
-                Ok(Found::Place(watch, dir, name))
             }
         }
+        if found.len() > 1 {
+            let of: Vec<&str> = found.iter().map(|(of, _)| of.as_str()).collect();
+            let text = format!("several watches have this file: {}", of.join(", "));
+            return Err(conflict(text, "name one of them with --watch NAME"));
+        }
+        let other = || Some(others.into_iter().max_by_key(|(rank, _)| *rank)?.1);
+        let place = found.pop().map(|(_, place)| place).or_else(other);
+        place.ok_or_else(|| {
+            let remedy = "'settled explain PATH' says why";
+            not_found("no watch has a file of this path", remedy)
+        })
     }
 
     /// Runs it again, or now.
     fn retry(&mut self, which: &Which) -> Answered {
-        let (watch, dir, name) = match self.find(which)? {
+        let (watch, dir, name) = match self.find(which, true)? {
             Found::Job(id) => return self.retry_job(id),
             Found::Place(watch, dir, name) => (watch, dir, name),
         };
@@ -289,7 +333,7 @@ impl Core {
 
     /// Nothing more is tried; the file stays, and is not run again as it is.
     fn give_up(&mut self, which: &Which) -> Answered {
-        let id = match self.find(which)? {
+        let id = match self.find(which, false)? {
             Found::Job(id) => id,
             Found::Place(..) => {
                 let remedy = "'settled explain PATH' says what is known of it";

@@ -357,3 +357,100 @@ fn a_socket_that_moves_is_served_there_and_its_clients_go_on() {
     assert!(text.contains("watch w: timeout changed"), "{text}");
     assert!(!bed.path("two.sock").exists());
 }
+
+/// Two watches over one tree, each with a ledger line of its own; all that is under `keys` is of the second.
+fn two_watches(bed: &Bed, keys: &str) {
+    let script = crate::kit::script(bed, "job.sh", JOB);
+    let run = |of: &str| {
+        let words = [
+            "/bin/sh",
+            &script,
+            &bed.path("ledger").display().to_string(),
+            of,
+        ];
+        format!("run = {words:?}")
+    };
+    bed.configure_text(&format!(
+        "[watch.one]\npath = {root:?}\nsettle = \"0\"\ninclude = [\"*.csv\"]\n{}\n\
+         [watch.two]\npath = {root:?}\nsettle = \"0\"\n{}\n{keys}\n",
+        run("one"),
+        run("two"),
+        root = bed.path("in"),
+    ));
+}
+
+#[test]
+fn of_two_watches_the_one_that_has_the_file_is_meant_or_the_one_that_is_named() {
+    let bed = Bed::new();
+    two_watches(&bed, "");
+    let _daemon = start(&bed);
+    // The first does not select it.
+    put(&bed, "a.txt", "1");
+    wait_ledger(&bed, "ran", 1);
+    until("its end", || daemon_row(&bed)["owed"] == 0);
+    told(&bed, &["retry", &path(&bed, "a.txt")]);
+    let lines = wait_ledger(&bed, "ran", 2);
+    assert!(lines[1].starts_with("ran two "), "{lines:?}");
+
+    // Both have run it: by its path it is not known which is meant, by its job it is.
+    put(&bed, "b.csv", "1");
+    let lines = wait_ledger(&bed, "ran", 4);
+    until("its ends", || daemon_row(&bed)["owed"] == 0);
+    let (code, why) = refused(&bed, &["retry", &path(&bed, "b.csv")]);
+    assert_eq!(code, Some(75), "{why}");
+    for words in ["one (concluded)", "two (concluded)", "--watch NAME"] {
+        assert!(why.contains(words), "{why}");
+    }
+    told(&bed, &["retry", "--watch", "two", &path(&bed, "b.csv")]);
+    let again = wait_ledger(&bed, "ran", 5);
+    assert!(again[4].starts_with("ran two "), "{again:?}");
+    until("its end", || daemon_row(&bed)["owed"] == 0);
+    let of_one = lines.iter().find(|line| line.starts_with("ran one "));
+    let job = of_one.and_then(|line| line.rsplit(' ').next());
+    let job = job.expect("a job").to_owned();
+    let (code, why) = refused(&bed, &["retry", "--watch", "two", &job]);
+    assert_eq!(code, Some(66), "{why}");
+    told(&bed, &["retry", &job]);
+    let again = wait_ledger(&bed, "ran", 6);
+    assert!(again[5].starts_with("ran one "), "{again:?}");
+    until("its end", || daemon_row(&bed)["owed"] == 0);
+
+    // What waits is given up in the watch in which it waits, whatever the other has concluded.
+    told(&bed, &["pause", "one"]);
+    put(&bed, "c.csv", "1");
+    wait_ledger(&bed, "ran", 7);
+    until("one that waits", || {
+        let row = daemon_row(&bed);
+        row["owed"] == 1 && row["running"] == 0
+    });
+    let (code, why) = refused(&bed, &["forget", "--watch", "two", &path(&bed, "c.csv")]);
+    assert_eq!(code, Some(66), "{why}");
+    let (code, why) = refused(&bed, &["retry", &path(&bed, "c.csv")]);
+    assert_eq!(code, Some(75), "{why}");
+    told(&bed, &["forget", &path(&bed, "c.csv")]);
+    assert_eq!(daemon_row(&bed)["owed"], 0);
+    let (code, why) = refused(&bed, &["retry", "--watch", "three", "/nowhere"]);
+    assert_eq!(code, Some(66), "{why}");
+    assert!(why.contains("no watch of the name"), "{why}");
+}
+
+#[test]
+fn a_job_after_which_its_file_had_another_is_not_run_again() {
+    let bed = Bed::new();
+    let run = shell_key(&bed, JOB, &["{name}"]);
+    configure(&bed, &run, "");
+    let _daemon = start(&bed);
+    put(&bed, "a", "1");
+    wait_ledger(&bed, "ran", 1);
+    until("its end", || daemon_row(&bed)["owed"] == 0);
+    put(&bed, "a", "another one");
+    let lines = wait_ledger(&bed, "ran", 2);
+    until("its end", || daemon_row(&bed)["owed"] == 0);
+    let job = |line: &str| line.rsplit(' ').next().expect("a job").to_owned();
+    let (first, second) = (job(&lines[0]), job(&lines[1]));
+    let (code, why) = refused(&bed, &["retry", &first]);
+    assert_eq!(code, Some(75), "{why}");
+    assert!(why.contains(&format!("job {second} came after")), "{why}");
+    told(&bed, &["retry", &second]);
+    wait_ledger(&bed, "ran", 3);
+}

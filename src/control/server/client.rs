@@ -5,7 +5,7 @@ use crate::control::{DoneRow, Line, Named, PATH_MAX, REQUEST_MAX, Refusal, Reque
 use crate::core::Core;
 use crate::core::counts::Census;
 use crate::core::ids::MountId;
-use crate::core::orders::{Order, Which};
+use crate::core::orders::{Name, Order, Which};
 use crate::core::query::{Cursor, Wanted};
 use crate::core::select::Pattern;
 use crate::core::time::Mono;
@@ -339,14 +339,16 @@ impl Client {
 
     fn order_about(&mut self, named: Named, order: fn(Which) -> Order) {
         let path = bytes_of(&named.path, &named.path_hex);
-        if !named.job.is_empty() {
-            self.order(order(Which::Job(named.job)));
+        let name = if !named.job.is_empty() {
+            Name::Job(named.job)
         } else if path.first() == Some(&b'/') && path.len() <= PATH_MAX {
-            self.order(order(Which::Path(path)));
+            Name::Path(path)
         } else {
             let text = "a job, or an absolute path, is wanted";
-            self.refuse(Refusal::new("bad-request", text, ""));
-        }
+            return self.refuse(Refusal::new("bad-request", text, ""));
+        };
+        let watch = Some(named.watch).filter(|watch| !watch.is_empty());
+        self.order(order(Which { name, watch }));
     }
 
     /// Goes on with an answer, as far as its reader and the turn let it.
