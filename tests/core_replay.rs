@@ -132,3 +132,80 @@ fn a_job_whose_directory_is_gone_keeps_its_key_and_its_watch() {
         .position(|record| matches!(record, Record::Settled { job: JobId(1), .. }));
     assert!(job.unwrap() < ends.unwrap(), "{again:?}");
 }
+
+/// What was asked to be run again, and has settled or not, is so over a compaction.
+#[test]
+fn what_was_asked_for_is_replayed() {
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().join("settled.toml");
+    let text = "[watch.in]\npath = \"/srv/in\"\nrun = [\"true\"]\nexpect = { every = \"1d\" }\n";
+    fs::write(&file, text).unwrap();
+    let plan = settled::config::load(&file).unwrap();
+    let hash = settled::core::files::name_hash;
+    let remembered = |name: &[u8]| Record::Remembered {
+        dir: DirId(1),
+        name_hash: hash(name),
+        version: 5,
+        ctime: 6,
+        state: 0,
+        at: Wall(1_000_000_000),
+    };
+    let forgotten = |name: &[u8]| Record::Forgotten {
+        dir: DirId(1),
+        name_hash: hash(name),
+    };
+    let settled = |job, name: &[u8]| Record::Settled {
+        job: JobId(job),
+        dir: DirId(1),
+        name: name.to_vec(),
+        version: Version::default(),
+        ctime_ns: 1,
+        reruns: 0,
+    };
+    let mut core = Core::new(plan.clone(), 7);
+    for record in [
+        Record::Watch {
+            watch: WatchId(1),
+            name: "in".into(),
+        },
+        Record::Dir {
+            dir: DirId(1),
+            watch: WatchId(1),
+            parent: DirId(0),
+            name: Vec::new(),
+            ino: 1,
+            btime_ns: 1,
+        },
+        remembered(b"pending"),
+        remembered(b"owed"),
+        remembered(b"taken-back"),
+        remembered(b"gone"),
+        forgotten(b"pending"),
+        forgotten(b"owed"),
+        forgotten(b"taken-back"),
+        forgotten(b"gone"),
+        settled(1, b"owed"),
+        settled(2, b"came"),
+        remembered(b"taken-back"),
+        Record::Gone {
+            dir: DirId(1),
+            name_hash: hash(b"gone"),
+        },
+    ] {
+        core.replay(Wall(1), record);
+    }
+    let first: Vec<Record> = core.snapshot().collect();
+    let orders = |records: &[Record]| {
+        let of = records
+            .iter()
+            .filter(|record| matches!(record, Record::Forgotten { .. }));
+        of.cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(orders(&first), [forgotten(b"owed"), forgotten(b"pending")]);
+    assert!(first.contains(&remembered(b"taken-back")));
+    let mut again = Core::new(plan, 7);
+    for record in &first {
+        again.replay(Wall(1), record.clone());
+    }
+    assert_eq!(again.snapshot().collect::<Vec<_>>(), first);
+}

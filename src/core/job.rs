@@ -126,6 +126,8 @@ pub struct Job {
     pub settled: Wall,
     /// Jobs in a row before this one that changed their own file.
     pub reruns: u8,
+    /// A person asked for it: its file had been concluded before.
+    pub wanted: bool,
     /// Attempts begun.
     pub begun: u32,
     /// Attempts that count.
@@ -183,6 +185,7 @@ impl Job {
             ctime_ns: 0,
             settled,
             reruns: 0,
+            wanted: false,
             begun: 0,
             counted: 0,
             phase: Phase::Ready,
@@ -224,11 +227,15 @@ impl Core {
             counts.arrivals += 1;
             counts.settle.observe(waited);
         });
-        self.expect_arrival(watch);
+        let wanted = self.wanted.take(key);
+        if !wanted {
+            self.expect_arrival(watch);
+        }
         let (dir, reruns) = (candidate.dir, candidate.reruns);
         let job = Job {
             ctime_ns: stat.ctime_ns,
             reruns,
+            wanted,
             mark,
             ..Job::new(watch, dir, candidate.name, stat.version, self.now.wall)
         };

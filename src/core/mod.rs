@@ -11,7 +11,7 @@
 //! * `claims` which of several machines works on a file; `claim` the lines of the process that finds out
 //! * `delivery` the arguments of a delivery, written and read
 //! * `replay`  the journal's records back to state, and state to records
-//! * `orders`  retry, forget, pause, rescan
+//! * `orders`  retry, forget, pause, rescan; `wanted` what is to be run again
 //! * `operate` reload, drain, the state in words; `hung` what does not answer
 //! * `query`  what is asked about the state, in the rows of `view` and in the words of `words`
 //! * `alert`  what a person is told; `expect` what should have arrived
@@ -70,6 +70,7 @@ mod spare;
 mod timers;
 mod tree;
 mod turns;
+mod wanted;
 mod watch;
 mod workers;
 
@@ -99,6 +100,7 @@ use std::time::Duration;
 use time::{Mono, Now};
 use timers::{Timer, Timers};
 use tree::Tree;
+use wanted::Wanted;
 use watch::Watch;
 use workers::Worker;
 
@@ -146,6 +148,7 @@ pub struct Core {
     files: Files,
     candidates: BTreeMap<FileKey, Box<Candidate>>,
     seen: Seen,
+    wanted: Wanted,
     jobs: BTreeMap<JobId, Box<Job>>,
     job_of: BTreeMap<FileKey, JobId>,
     runs: BTreeMap<RunId, Run>,
@@ -212,6 +215,7 @@ impl Core {
             files: Files::default(),
             candidates: BTreeMap::new(),
             seen: Seen::default(),
+            wanted: Wanted::default(),
             jobs: BTreeMap::new(),
             job_of: BTreeMap::new(),
             runs: BTreeMap::new(),

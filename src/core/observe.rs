@@ -380,6 +380,7 @@ impl Core {
             for key in self.files.of_dir(id) {
                 self.files.take(key);
             }
+            self.wanted.take_dir(id);
             self.timers.clear(Timer::Bind(id));
             self.left_scan(id);
             // A job may still run of a file that was here, under whatever name: its directory must not become another.
@@ -430,6 +431,7 @@ impl Core {
     /// A file went away under this name.
     pub(super) fn file_gone(&mut self, key: FileKey) {
         self.drop_candidate(key);
+        self.wanted_is_gone(key);
         self.known_gone(key);
         self.job_gone(key);
     }

@@ -272,11 +272,7 @@ impl Core {
             return Err(not_found("no file of this path was concluded", remedy));
         }
         // What is there now is an arrival like any other, and is looked at like one.
-        self.files.take(key);
-        self.append(Record::Forgotten {
-            dir,
-            name_hash: key.hash(),
-        });
+        self.want(key);
         let text = "asked to be run again: taken for a new arrival";
         self.log_path(Level::Info, watch, dir, &name, text.into());
         self.hint_unheard(watch, dir, &name);

@@ -306,7 +306,8 @@ pub enum Record {
         /// The job.
         job: JobId,
     },
-    /// A person asked for a remembered file to be run again: what is there now, whatever it is, is an arrival.
+    /// A person asked for a remembered file to be run again: what is there now, whatever it is, makes a job. The next
+    /// `Settled` of it is no arrival that was expected; `Remembered` takes the order back, `Gone` ends it.
     Forgotten {
         /// Its directory.
         dir: DirId,

@@ -242,11 +242,14 @@ impl Core {
             // What went is a file that had come under the name, of which nothing is known.
             return;
         }
+        // What was asked for is under the new name like any other file.
+        self.wanted_is_gone(from);
         if known.is_none() && job.is_none() {
             return;
         }
         // Whatever had the new name was replaced.
         self.replaced(to);
+        self.wanted_is_gone(to);
         self.known_gone(to);
         self.job_gone(to);
         // What was heard of the new name may be news of the file that has it now.

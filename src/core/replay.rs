@@ -12,6 +12,7 @@ use super::record::{AttemptEnd, Disposal, DisposedHow, Outcome, Record, Summary}
 use super::time::{Mono, Wall};
 use super::timers::Timer;
 use super::tree::Tree;
+use super::wanted::forgotten;
 use super::watch::Watch;
 use crate::plan::WatchPlan;
 use std::collections::BTreeMap;
@@ -47,7 +48,9 @@ impl Core {
                 }
             }
             Record::Forgotten { dir, name_hash } => {
-                self.files.take(FileKey::from_hash(dir, name_hash));
+                let key = FileKey::from_hash(dir, name_hash);
+                let known = self.files.take(key);
+                self.wanted.insert(key, known);
             }
             Record::Dir {
                 dir,
@@ -81,6 +84,7 @@ impl Core {
                 for key in self.files.of_dir(dir) {
                     self.files.take(key);
                 }
+                self.wanted.take_dir(dir);
                 self.tree.remove(dir, false);
             }
             Record::Settled {
@@ -246,8 +250,9 @@ impl Core {
                 }
             }
             Record::Gone { dir, name_hash } => {
-                self.files
-                    .set_gone(FileKey::from_hash(dir, name_hash), at_s);
+                let key = FileKey::from_hash(dir, name_hash);
+                self.wanted.take(key);
+                self.files.set_gone(key, at_s);
             }
             Record::Remembered {
                 dir,
@@ -265,7 +270,9 @@ impl Core {
                     away: state & STATE_AWAY != 0,
                     mark: 0,
                 };
-                self.files.put(FileKey::from_hash(dir, name_hash), known);
+                let key = FileKey::from_hash(dir, name_hash);
+                self.wanted.take(key);
+                self.files.put(key, known);
             }
             // For those who ask; what is to be done about it is in records of its own.
             Record::Summary(summary) => self.last_job = self.last_job.max(summary.job.0),
@@ -324,7 +331,10 @@ impl Core {
         // concluded at start. No other directory is to be taken for its.
         self.tree.reserve(dir);
         let watch = self.tree.get(dir).map_or(u32::MAX, |node| node.watch);
-        if let Some(state) = self.watches.get_mut(watch as usize) {
+        let wanted = self.wanted.take(FileKey::new(dir, &name));
+        if let Some(state) = self.watches.get_mut(watch as usize)
+            && !wanted
+        {
             // What there is to be said about it is said at the start.
             let _late = state.arrived(at);
         }
@@ -336,6 +346,7 @@ impl Core {
         let job = Job {
             ctime_ns,
             reruns,
+            wanted,
             replayed: true,
             ..Job::new(watch, dir, name.into(), version, at)
         };
@@ -611,6 +622,9 @@ impl Core {
         let lost = self.lost_dirs();
         let coming: Vec<Record> = lost.values().cloned().collect();
         let going = lost.into_keys().map(|dir| Record::DirGone { dir });
+        // Said before what is remembered: that of the same names is of later.
+        let asked_for = self.jobs.values().filter(|job| job.wanted);
+        let asked_for = asked_for.map(|job| forgotten(FileKey::new(job.dir, &job.name)));
         let files = self.files.iter().map(|(key, known)| remembered(key, known));
         // The highest number given: a job in no directory, of which replay keeps the number only.
         let number = Record::Settled {
@@ -637,8 +651,10 @@ impl Core {
         watches
             .chain(dirs)
             .chain(coming)
+            .chain(asked_for)
             .chain(files)
             .chain(jobs)
+            .chain(self.wanted.records())
             .chain(going)
             .chain(windows)
     }

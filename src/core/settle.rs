@@ -390,6 +390,7 @@ impl Core {
             }
             Fault::Here(ENOENT | ENOTDIR) | Fault::Crossed(_) if !stale && !moved => {
                 let (dir, seen) = (candidate.dir, candidate.seen.is_some());
+                self.wanted_is_gone(key);
                 self.drop_candidate(key);
                 // Seen, and where events tell, one would have told that it went: perhaps its directory did.
                 if seen && self.tree.get(dir).is_some_and(|node| node.wd.is_some()) {
@@ -464,7 +465,12 @@ impl Core {
         let age = self.now.wall.since(Wall(version.mtime_ns));
         let size_ok = select.min_size.is_none_or(|min| version.size >= min)
             && select.max_size.is_none_or(|max| version.size <= max);
-        if !size_ok || select.ignore_older.is_some_and(|limit| age > limit) {
+        if !size_ok {
+            self.wanted_has_not_its_size(watch, key, version.size);
+            self.drop_candidate(key);
+            return false;
+        }
+        if select.ignore_older.is_some_and(|limit| age > limit) && !self.wanted.has(key) {
             self.drop_candidate(key);
             return false;
         }

@@ -454,3 +454,100 @@ fn a_job_after_which_its_file_had_another_is_not_run_again() {
     told(&bed, &["retry", &second]);
     wait_ledger(&bed, "ran", 3);
 }
+
+/// What has come of what the watch expects.
+fn came(bed: &Bed) -> serde_json::Value {
+    of_kind(&rows(bed, &["status"]), "watch")[0]["expected"]["came"].clone()
+}
+
+#[test]
+fn what_is_asked_for_is_not_what_was_expected() {
+    let bed = Bed::new();
+    let run = shell_key(&bed, JOB, &["{name}"]);
+    configure(&bed, &run, "expect = { every = \"1d\", count = 9 }");
+    let mut daemon = start(&bed);
+    put(&bed, "a", "1");
+    put(&bed, "b", "1");
+    wait_ledger(&bed, "ran", 2);
+    until("their ends", || daemon_row(&bed)["owed"] == 0);
+    assert_eq!(came(&bed), 2);
+    told(&bed, &["retry", &path(&bed, "a")]);
+    wait_ledger(&bed, "ran", 3);
+    until("its end", || daemon_row(&bed)["owed"] == 0);
+    assert_eq!(came(&bed), 2, "it came once");
+    // The journal counts the same; and so does what was made small.
+    daemon.kill();
+    for compact in ["1000000000000", "1"] {
+        let config = bed.path("settled.toml");
+        let words = ["run".as_ref(), "-c".as_ref(), config.as_os_str()];
+        daemon = bed.spawn_with(&words, &[("SETTLED_TEST_COMPACT_BYTES", compact)]);
+        daemon.wait_log("ready:");
+        assert_eq!(came(&bed), 2);
+        daemon.kill();
+    }
+    // An order that was taken and not carried out is one in the next life, too.
+    daemon = start(&bed);
+    told(&bed, &["pause", "w"]);
+    configure(
+        &bed,
+        &run.replace("run =", "min_age = \"1h\"\nrun ="),
+        "expect = { every = \"1d\", count = 9 }",
+    );
+    told(&bed, &["reload"]);
+    told(&bed, &["retry", &path(&bed, "b")]);
+    until("it waits", || explain(&bed, "b").contains("min_age"));
+    daemon.kill();
+    configure(&bed, &run, "expect = { every = \"1d\", count = 9 }");
+    let _daemon = start(&bed);
+    until("it is owed", || daemon_row(&bed)["owed"] == 1);
+    assert_eq!(came(&bed), 2);
+    told(&bed, &["resume", "w"]);
+    wait_ledger(&bed, "ran", 4);
+    // Whatever comes under the name of one that went is one that came.
+    put(&bed, "b", "another");
+    wait_ledger(&bed, "ran", 5);
+    assert_eq!(came(&bed), 3);
+}
+
+#[test]
+fn what_is_asked_for_may_be_old_and_has_to_have_its_size() {
+    let bed = Bed::new();
+    let run = shell_key(&bed, JOB, &["{name}"]);
+    configure(&bed, &run, "");
+    let mut daemon = start(&bed);
+    put(&bed, "a", "1");
+    wait_ledger(&bed, "ran", 1);
+    until("its end", || daemon_row(&bed)["owed"] == 0);
+    let file = fs::File::options().write(true).open(bed.inside("a"));
+    let before = std::time::SystemTime::now() - std::time::Duration::from_secs(48 * 3600);
+    file.and_then(|file| file.set_modified(before))
+        .expect("a time");
+    wait_ledger(&bed, "ran", 2);
+    until("its end", || daemon_row(&bed)["owed"] == 0);
+    configure(&bed, &run, "ignore_older = \"1d\"");
+    told(&bed, &["reload"]);
+    told(&bed, &["retry", &path(&bed, "a")]);
+    wait_ledger(&bed, "ran", 3);
+    until("its end", || daemon_row(&bed)["owed"] == 0);
+
+    configure(&bed, &run, "min_size = 2");
+    told(&bed, &["reload"]);
+    for again in 0..2 {
+        told(&bed, &["retry", &path(&bed, "a")]);
+        daemon.wait_log("asked to be run again, and is not: its 1 bytes");
+        if again == 0 {
+            daemon.kill();
+            configure(&bed, &run, "");
+            daemon = start(&bed);
+            // It is as concluded as it was.
+            told(&bed, &["rescan"]);
+            put(&bed, "b", "1");
+            wait_ledger(&bed, "ran", 4);
+            configure(&bed, &run, "min_size = 2");
+            told(&bed, &["reload"]);
+        }
+    }
+    let lines = ledger(&bed);
+    assert!(lines[3].starts_with("ran b "), "{lines:?}");
+    assert_eq!(lines.len(), 4);
+}
