@@ -249,6 +249,7 @@ impl Keeper {
             return Ok((Standing::Gone, String::new(), false));
         }
         if self.order.marks
+            && !take.again
             && let Some(found) = share.read_mark(&name)?
         {
             let is = match found.as_ref().map(|note| note.how) {
@@ -258,11 +259,16 @@ impl Keeper {
             };
             return Ok((is, by_whom(found.as_ref()), false));
         }
-        let found = share.read_begun(&name)?;
+        let mut found = share.read_begun(&name)?;
+        let held = |note: &Option<Note>| note.as_ref().is_some_and(|note| note.how == How::Held);
+        if take.again {
+            // The person for whom it is held has spoken.
+            found = found.filter(|note| !held(note));
+        }
         let mut again = false;
         if let Some(found) = &found {
             let note = found.as_ref();
-            if note.is_some_and(|note| note.how == How::Held) {
+            if held(found) {
                 return Ok((Standing::Held, by_whom(note), true));
             }
             let own = note.filter(|note| note.host == self.host && note.job == take.job);

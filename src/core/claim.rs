@@ -254,6 +254,9 @@ pub struct Take {
     pub look: bool,
     /// What a machine that went away has left is taken over.
     pub over: bool,
+    /// A person asked for it to be run again: how it ended before does not count.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
 }
 
 /// A line of the keeper.
@@ -428,6 +431,7 @@ mod tests {
             key: Some(vec![0, 10, 255]),
             look: true,
             over: false,
+            again: true,
         });
         let line = line(&take);
         assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);

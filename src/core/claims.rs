@@ -247,6 +247,7 @@ impl Core {
             look: ready,
             // What runs, or has run, is this machine's.
             over: job.standings.over || !ready,
+            again: ready && job.wanted,
         };
         let watch = job.watch;
         if let Some(keeper) = self.keepers.get_mut(&run) {

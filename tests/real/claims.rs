@@ -69,6 +69,18 @@ impl Machine<'_> {
         daemon
     }
 
+    /// A person asks this machine for a file that is over.
+    fn retry(&self, name: &str) {
+        let said = Command::new(env!("CARGO_BIN_EXE_settled"))
+            .arg("retry")
+            .arg("-c")
+            .arg(self.config())
+            .arg(self.bed.inside(name))
+            .output()
+            .expect("the built program");
+        assert!(said.status.success(), "{said:?}");
+    }
+
     /// Outcome and last attempt's end of each job in its journal, by name.
     fn concluded(&self) -> Vec<(String, String, String)> {
         let dump = Command::new(env!("CARGO_BIN_EXE_settled"))
@@ -362,10 +374,20 @@ fn at_most_once_is_held_by_whoever_comes_next() {
     let _other = b.start();
     let held = ("held".to_owned(), "cut short".to_owned());
     assert_eq!(b.wait_outcome("f"), held);
-    let _again = a.start();
+    let again = a.start();
     assert_eq!(a.wait_outcome("f").0, "held");
     assert_eq!(begun(&bed).len(), 1);
     assert_eq!(notes(&bed, "in/.settled-claims").len(), 1, "it says so");
+
+    // The person for whom it is held has it run again, where it was not.
+    drop(again);
+    fs::write(bed.path("go"), "").expect("a file");
+    b.retry("f");
+    let all = wait_ledger(&bed, "begin", 2);
+    assert_eq!(all.len(), 2);
+    wait_ledger(&bed, "end", 1);
+    wait_empty(&bed);
+    wait_no_notes(&bed);
 }
 
 #[test]
@@ -424,6 +446,14 @@ fn files_that_stay_are_concluded_once_by_marks() {
     }
     assert_eq!(begun(&bed).len(), 43);
     assert_one_at_a_time_but(&bed, "f0");
+    // However it ended, and wherever: who is asked for it runs it again, and the others do not.
+    let by = |name: &str| begun(&bed).iter().filter(|one| one.name == name).count();
+    b.retry("bad");
+    until("it is run again", || by("bad") == 2);
+    c.retry("f1");
+    until("and so is this", || by("f1") == 2);
+    until("its end", || ended(&bed).get("f1") == Some(&2));
+    assert_eq!(begun(&bed).len(), 45);
     drop(daemons);
     let marks = notes(&bed, "in/marks");
     assert_eq!(
