@@ -459,6 +459,17 @@ impl Core {
         if !self.was_halted(id) {
             self.alert_job(id, outcome);
         }
+        self.conclude_untold(id, outcome, end, output);
+    }
+
+    /// The same, where whoever would be told is who wants it so.
+    pub(super) fn conclude_untold(
+        &mut self,
+        id: JobId,
+        outcome: Outcome,
+        end: Option<AttemptEnd>,
+        output: Vec<u8>,
+    ) {
         self.dequeue(id);
         let disposal = self.disposal(id, outcome);
         let disposal = self.disposal_with_mark(id, outcome, disposal);

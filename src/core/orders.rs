@@ -352,7 +352,7 @@ impl Core {
         self.log_job(Level::Info, id, || {
             "asked to be given up: held, and its file stays".into()
         });
-        self.conclude(id, Outcome::Held, None, Vec::new());
+        self.conclude_untold(id, Outcome::Held, None, Vec::new());
         Ok(vec![format!(
             "job {name} is given up; its file stays, and is not run again unless it changes or 'settled retry' asks for it"
         )])

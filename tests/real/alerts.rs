@@ -190,8 +190,12 @@ fn an_alert_that_a_crash_cut_short_is_not_forgotten() {
 }
 
 fn status(bed: &Bed, words: &[&str]) -> String {
+    ask(bed, "status", words)
+}
+
+fn ask(bed: &Bed, command: &str, words: &[&str]) -> String {
     let said = Command::new(env!("CARGO_BIN_EXE_settled"))
-        .args(["status", "-c"])
+        .args([command, "-c"])
         .arg(bed.path("settled.toml"))
         .args(words)
         .output()
@@ -323,6 +327,58 @@ fn a_job_that_is_held_for_the_operator_is_told() {
         all[0]
     );
     assert_eq!(kit::job(&bed, "a").outcome(), Some("held"));
+}
+
+#[test]
+fn nobody_is_told_of_a_job_that_was_given_up_by_a_person() {
+    let bed = Bed::new();
+    let keys = "backoff = { first = \"1h\", max = \"1h\" }\n";
+    let watch = format!("attempts = 9\n{}", exits(3));
+    configure(&bed, "dead = 1\nevery = \"0\"", &watch);
+    let text = fs::read_to_string(bed.path("settled.toml")).expect("a configuration");
+    let backoff = "backoff = { first = \"10ms\", max = \"10ms\" }\n";
+    bed.configure_text(&text.replace(backoff, keys));
+    let _daemon = kit::start(&bed);
+    put(&bed, "a", "text");
+    until("it waits", || {
+        let rows = ask(&bed, "list", &["--state", "backoff", "--json"]);
+        rows.contains("\"file\"")
+    });
+    let path = bed.inside("a").display().to_string();
+    assert!(ask(&bed, "forget", &[&path]).contains("given up"));
+    assert_eq!(wait_concluded(&bed, 1)[0].outcome(), Some("held"));
+    // What is told after it is the first that is told.
+    bed.configure_text(&text.replace("exit 3", "exit 65"));
+    assert!(ask(&bed, "reload", &[]).contains("run"));
+    put(&bed, "b", "text");
+    let all = wait_told(&bed, "dead", 1);
+    assert_eq!(all.len(), 1);
+    assert!(
+        told(&bed).iter().all(|told| told.alert == "dead"),
+        "{all:?}"
+    );
+}
+
+#[test]
+fn a_stop_ends_an_alert_command_and_does_not_wait_for_the_end_of_it() {
+    let bed = Bed::new();
+    configure(
+        &bed,
+        "dead = 1\nevery = \"0\"\ntimeout = \"1h\"",
+        &exits(65),
+    );
+    let text = fs::read_to_string(bed.path("settled.toml")).expect("a configuration");
+    bed.configure_text(&text.replace("[daemon]\n", "[daemon]\ndrain = \"1h\"\n"));
+    kit::script(&bed, "tell.sh", "trap '' TERM; exec sleep 3600\n");
+    let mut daemon = kit::start(&bed);
+    put(&bed, "a", "text");
+    let mut of = Vec::new();
+    until("the command runs", || {
+        of = kit::children_with(&daemon, "sleep");
+        !of.is_empty()
+    });
+    assert_eq!(daemon.stop(), Some(0));
+    until("it is gone", || !kit::alive(of[0]));
 }
 
 #[test]
