@@ -18,6 +18,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+const SIGKILL: i32 = 9;
+
 /// What there is to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Alarm {
@@ -233,6 +235,16 @@ impl Core {
             .set(Timer::Kill(run), self.now.mono.after(plan.timeout));
         let order = order(run, &plan, key.0, &pending, self.now.wall.0);
         self.out.push(Effect::Spawn(Box::new(order)));
+    }
+
+    /// The daemon goes, and a command that has not ended by now with it.
+    pub(super) fn end_alert(&mut self) {
+        if let Some((run, _)) = self.alerts.running {
+            if let Some(run) = self.runs.get_mut(&run) {
+                run.sent = SIGKILL;
+            }
+            self.out.push(Effect::Kill(run, SIGKILL));
+        }
     }
 
     /// The command has ended.

@@ -35,7 +35,7 @@ pub enum Mode {
     Terminating,
     /// What runs was killed.
     Killing,
-    /// Nothing runs; those who keep claims are letting go of them.
+    /// No job runs; those who keep claims are letting go of them, and an alert's command may end.
     Leaving,
     /// [`Effect::Stop`] is out.
     Stopped,
@@ -81,6 +81,9 @@ impl Core {
     }
 
     fn stop_now(&mut self) {
+        if self.mode == Mode::Leaving {
+            self.stop();
+        }
         if self.mode >= Mode::Killing {
             return;
         }
@@ -128,12 +131,13 @@ impl Core {
 
     pub(super) fn check_drained(&mut self) {
         // What looks for leftovers may hang where it looks: nothing is lost with it.
-        let busy = self.runs.len() > self.sweeps + self.keepers.len();
+        let others = self.sweeps + self.keepers.len() + self.alerts.running();
+        let busy = self.runs.len() > others;
         if matches!(self.mode, Mode::Running | Mode::Stopped) || busy {
             return;
         }
         if self.mode == Mode::Leaving {
-            if self.keepers.is_empty() {
+            if self.has_left() {
                 self.stop();
             }
             return;
@@ -151,20 +155,29 @@ impl Core {
         }
     }
 
-    /// Nothing is left to be done but to let go of claims.
+    /// Nothing is left to be done but to let go of claims, and to let a person be told who is being told.
     fn leave(&mut self) {
         self.end_claims();
-        if self.keepers.is_empty() {
+        if self.has_left() {
             self.stop();
             return;
         }
+        // What was sent a signal has had its time.
+        let wait = match self.alerts.running() > 0 && self.mode == Mode::Draining {
+            true => LAST_WAIT,
+            false => LEAVE_WAIT,
+        };
         self.mode = Mode::Leaving;
-        self.timers
-            .set(Timer::Drain, self.now.mono.after(LEAVE_WAIT));
+        self.timers.set(Timer::Drain, self.now.mono.after(wait));
+    }
+
+    fn has_left(&self) -> bool {
+        self.keepers.is_empty() && self.alerts.running() == 0
     }
 
     fn stop(&mut self) {
         self.mode = Mode::Stopped;
+        self.end_alert();
         self.timers.clear(Timer::Drain);
         self.log(Level::Info, |line| line.text = "stopped".into());
         self.out.push(Effect::Stop(0));
