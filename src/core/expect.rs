@@ -223,6 +223,14 @@ impl Window {
         late
     }
 
+    /// No clock that is right opens this one now: it was opened while the clock was wrong, and nothing that comes would
+    /// count before the clock has come there. Where it was set back over the end of a window the next one is open rightly.
+    fn is_far_ahead(&self, plan: &ExpectPlan, now: Now) -> bool {
+        let next = Window::first(plan, now).next(plan, now);
+        let latest = next.closes(plan, now).0.saturating_add(DAY_S * SECOND);
+        self.closes(plan, now).0 > latest
+    }
+
     /// How long until it is to be looked at again.
     fn wait(&self, plan: &ExpectPlan, now: Now) -> Duration {
         let left = self.closes(plan, now).since(now.wall);
@@ -270,6 +278,16 @@ impl Core {
         if fits.is_none() {
             state.judged = None;
         }
+        // One that is being told of stays until it is.
+        let ahead = fits
+            .filter(|window| window.told != Told::Owed && window.is_far_ahead(&plan, now))
+            .is_some();
+        let fits = fits.filter(|_| !ahead);
+        if ahead {
+            // Neither is what that clock said of before.
+            state.judged = None;
+            state.came = state.came.filter(|came| *came <= now.wall);
+        }
         let mut window = fits.unwrap_or_else(|| Window::first(&plan, now));
         if window.told == Told::Not {
             window.catch_up(&plan, now);
@@ -297,8 +315,10 @@ impl Core {
                 }
                 return;
             } else {
-                // Nothing happens before something comes.
+                // Nothing happens before something comes, but that the clock is set back.
                 self.keep_window(watch, window, before);
+                self.timers
+                    .set(Timer::Expect(watch), self.now.mono.after(LOOK_EVERY));
                 return;
             }
             wait = window.wait(&plan, now);
@@ -615,6 +635,33 @@ mod tests {
         assert_eq!(window.count, 0, "that was of another day");
         let next = window.next(&plan, now);
         assert_eq!(next.closes(&plan, now), Wall((SPRING + 30 * H) * SECOND));
+    }
+
+    #[test]
+    fn a_window_of_a_clock_that_was_wrong_is_not_one_of_a_clock_that_is_set_back_a_little() {
+        let every = |s| ExpectPlan {
+            when: When::Every(Duration::from_secs(s)),
+            count: 1,
+        };
+        let plans = [
+            by("06:00", None, ALL),
+            by("06:00", Some("18:00"), WORKDAYS),
+            by("06:00", None, 1),
+            every(60),
+            every(40 * 86_400),
+        ];
+        for plan in plans {
+            for back in [0, 60, 3600, 20 * H] {
+                // Over the end of a window, and elsewhere.
+                for from in [SPRING + 6 * H, SPRING + 30 * H + 60, SPRING + 33 * H] {
+                    let window = Window::first(&plan, at(from, 0));
+                    let now = at(from - back, 0);
+                    assert!(!window.is_far_ahead(&plan, now), "{plan:?} {back}");
+                }
+            }
+            let window = Window::first(&plan, at(SPRING + 4 * 365 * 24 * H, 0));
+            assert!(window.is_far_ahead(&plan, at(SPRING, 0)), "{plan:?}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! mounts that show old attributes. `cargo test --test core_shares`.
 #![allow(clippy::unwrap_used)]
 
+mod expected;
 mod exported;
 mod house;
 mod hung;
