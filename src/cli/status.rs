@@ -121,7 +121,8 @@ pub(super) fn watch(out: &mut String, row: &WatchRow) {
     if row.listing {
         out.push_str(", listing");
     }
-    let _ = writeln!(out, ", {}", row.observed);
+    // It has a mount's type in it, and a part of that is the text of whoever mounted it (fuse(8), "subtype").
+    let _ = writeln!(out, ", {}", ask::shown(row.observed.as_bytes()));
 }
 
 /// What was found when the last time was over, how it stands now, and what came last.
@@ -159,9 +160,37 @@ pub(super) fn mount(out: &mut String, row: &MountRow) {
         out,
         "mount {} ({}): {}, {} questions asked, {} to be asked",
         shown_path(&row.path, &row.path_hex),
-        row.fstype,
+        ask::shown(row.fstype.as_bytes()),
         row.state,
         row.asked,
         row.waiting
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_mount_is_called_steers_no_terminal() {
+        let fstype = "fuse.\x1b]0;owned\x07\nmount /srv (ext4): answers";
+        let mut out = String::new();
+        mount(
+            &mut out,
+            &MountRow {
+                fstype: fstype.into(),
+                ..MountRow::default()
+            },
+        );
+        watch(
+            &mut out,
+            &WatchRow {
+                observed: format!("by inotify ({fstype})"),
+                ..WatchRow::default()
+            },
+        );
+        assert!(out.contains("owned"), "{out:?}");
+        assert_eq!(out.lines().count(), 2, "{out:?}");
+        assert!(!out.contains(['\x1b', '\x07']), "{out:?}");
+    }
 }
