@@ -9,16 +9,16 @@ use super::{exit, fail};
 use crate::config;
 use crate::control::client::NoAnswer;
 use crate::control::{Line, Request};
-use crate::core::view::{Fact, Finding, Nearest, shown as as_text};
+use crate::core::view::{Finding, Nearest, bytes_of, shown as as_text};
 use crate::journal::history::{self, OfPath, Past};
 use crate::plan::Plan;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use serde::Serialize;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
 pub(super) fn command() -> Command {
@@ -60,6 +60,24 @@ struct Known {
     holders: Option<Holders>,
     past: Option<OfPath>,
     notes: Vec<String>,
+    /// Mounts that the daemon has found not to answer: whoever looks at something there waits, and nothing ends that.
+    silent: Vec<Vec<u8>>,
+    /// What was asked about lies where it does not answer.
+    hangs: bool,
+}
+
+impl Known {
+    /// Whether there is something at a path; `None` where that is not looked at.
+    fn is_there(&self, path: &[u8]) -> Option<bool> {
+        let found = || fs::symlink_metadata(Path::new(OsStr::from_bytes(path))).is_ok();
+        let real = || real(path, &self.silent);
+        let hangs = |path: &[u8]| lies_below(path, &self.silent);
+        // Where that is is not always known; and what becomes of a file is often beside it.
+        let waits = self.hangs
+            || hangs(path)
+            || !self.silent.is_empty() && real().is_some_and(|to| hangs(&to));
+        (!waits).then(found)
+    }
 }
 
 fn explain(given: &ArgMatches) -> Result<ExitCode, ExitCode> {
@@ -72,7 +90,7 @@ fn explain(given: &ArgMatches) -> Result<ExitCode, ExitCode> {
         .map_err(|error| fail(exit::OSERR, &format!("settled explain: {error}")))?;
     let (path, known) = match find_out(&target, &path)? {
         // A link on the way may hide that it lies in a watch.
-        known if known.findings.is_empty() => match real(&path) {
+        known if known.findings.is_empty() && !known.hangs => match real(&path, &known.silent) {
             Some(other) if other != path => {
                 let mut through = find_out(&target, &other)?;
                 match through.findings.is_empty() {
@@ -99,11 +117,59 @@ fn explain(given: &ArgMatches) -> Result<ExitCode, ExitCode> {
     }))
 }
 
-/// The path with the links on the way to it followed.
-fn real(path: &[u8]) -> Option<Vec<u8>> {
+/// The path with the links on the way to it followed, as far as that takes no look at anything below these places.
+fn real(path: &[u8], silent: &[Vec<u8>]) -> Option<Vec<u8>> {
     let path = Path::new(OsStr::from_bytes(path));
-    let dir = fs::canonicalize(path.parent()?).ok()?;
-    Some(dir.join(path.file_name()?).as_os_str().as_bytes().to_vec())
+    let last = path.file_name()?;
+    let mut left: Vec<OsString> = parts(path.parent()?);
+    left.reverse();
+    let (mut at, mut links) = (PathBuf::from("/"), 0);
+    while let Some(name) = left.pop() {
+        if name == ".." {
+            at.pop();
+            continue;
+        }
+        let next = at.join(&name);
+        if lies_below(next.as_os_str().as_bytes(), silent) {
+            left.push(name);
+            break;
+        }
+        match fs::read_link(&next) {
+            Ok(target) => {
+                links += 1;
+                // As many as a lookup follows (path_resolution(7)).
+                if links > 40 {
+                    return None;
+                }
+                if target.is_absolute() {
+                    at = PathBuf::from("/");
+                }
+                left.extend(parts(&target).into_iter().rev());
+            }
+            // What is no link (readlink(2)); and what is not there leads nowhere else.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => at = next,
+            Err(_) => return None,
+        }
+    }
+    at.extend(left.into_iter().rev());
+    Some(at.join(last).as_os_str().as_bytes().to_vec())
+}
+
+/// The names of a path.
+fn parts(path: &Path) -> Vec<OsString> {
+    let names = path.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        _ => None,
+    });
+    names.collect()
+}
+
+/// Whether a path is one of these places, or below one.
+fn lies_below(path: &[u8], places: &[Vec<u8>]) -> bool {
+    places
+        .iter()
+        .any(|place| config::below(path, place).is_some())
 }
 
 fn find_out(target: &Target, path: &[u8]) -> Result<Known, ExitCode> {
@@ -118,7 +184,6 @@ fn find_out(target: &Target, path: &[u8]) -> Result<Known, ExitCode> {
         .seen
         .as_ref()
         .and_then(|seen| seen.plan.as_ref().ok());
-    let mut slow = false;
     match target.ask(&request) {
         Ok(lines) => {
             for (_, line) in lines {
@@ -128,11 +193,13 @@ fn find_out(target: &Target, path: &[u8]) -> Result<Known, ExitCode> {
                     _ => {}
                 }
             }
+            let (of_daemon, mounts) = places(target);
             if state.is_none() || target.note.is_some() {
-                state = daemon_state(target).or(state);
+                state = of_daemon.or(state);
             }
-            let silent = |fact: &Fact| fact.text.contains("does not answer");
-            slow = (known.findings.iter()).any(|found| found.waits.iter().any(silent));
+            known.silent = mounts;
+            known.hangs = known.findings.iter().any(|found| found.silent)
+                || known.nearest.as_ref().is_some_and(|near| near.silent);
         }
         Err(error @ NoAnswer::Nobody(..)) => known.no_daemon = Some(ask::reason(&error)),
         Err(error) => return Err(ask::fail_no_answer("explain", &error)),
@@ -148,9 +215,16 @@ fn find_out(target: &Target, path: &[u8]) -> Result<Known, ExitCode> {
     if let Some(note) = &target.note {
         known.notes.push(format!("the configuration: {note}"));
     }
-    match slow {
-        // Looking at it would hang, too.
-        true => known.notes.push("the disk was not looked at".into()),
+    let leads_there = || {
+        let to = real(path, &known.silent);
+        to.is_some_and(|to| lies_below(&to, &known.silent))
+    };
+    match known.hangs || !known.silent.is_empty() && leads_there() {
+        // Whoever looks at it hangs, too.
+        true => known.notes.push(
+            "the disk was not looked at: where it is does not answer, and who looks there waits"
+                .into(),
+        ),
         false => {
             let (disk, holders) = on_disk(path);
             known.disk = Some(disk);
@@ -158,21 +232,19 @@ fn find_out(target: &Target, path: &[u8]) -> Result<Known, ExitCode> {
         }
     }
     if let Some(state) = state {
-        let roots = |watch: &str| -> Option<Vec<u8>> {
-            let by_daemon = known.findings.iter().find(|found| found.watch == watch);
-            by_daemon
-                .map(|found| found.root.as_bytes().to_vec())
-                .or_else(|| {
-                    let mut watches = plan?.watches.iter();
-                    Some(watches.find(|plan| plan.name == watch)?.path.clone())
-                })
-        };
-        let is = |watch: &str, rel: &[u8]| match roots(watch) {
-            Some(root) => config::below(path, &root) == Some(rel),
-            // A watch that is not configured any more: its root is not known.
-            None => path
-                .strip_suffix(rel)
-                .is_some_and(|above| above.ends_with(b"/")),
+        let is = |watch: &str, rel: &[u8]| {
+            // The daemon knows by which other path its root may be reached.
+            if let Some(found) = known.findings.iter().find(|found| found.watch == watch) {
+                return bytes_of(&found.rel, &found.rel_hex) == rel;
+            }
+            let mut watches = plan.iter().flat_map(|plan| &plan.watches);
+            match watches.find(|plan| plan.name == watch) {
+                Some(plan) => config::below(path, &plan.path) == Some(rel),
+                // A watch that is not configured any more: its root is not known.
+                None => path
+                    .strip_suffix(rel)
+                    .is_some_and(|above| above.ends_with(b"/")),
+            }
         };
         match history::of_path(&state, path, &is) {
             Ok(past) => known.past = Some(past),
@@ -188,12 +260,17 @@ fn find_out(target: &Target, path: &[u8]) -> Result<Known, ExitCode> {
     Ok(known)
 }
 
-fn daemon_state(target: &Target) -> Option<PathBuf> {
-    let lines = target.ask(&Request::Status {}).ok()?;
-    lines.into_iter().find_map(|(_, line)| match line {
-        Line::Daemon(row) => Some(row.state.into()),
-        _ => None,
-    })
+/// The state directory of the daemon that answers, and the mounts that it has found not to answer.
+fn places(target: &Target) -> (Option<PathBuf>, Vec<Vec<u8>>) {
+    let (mut state, mut silent) = (None, Vec::new());
+    for (_, line) in target.ask(&Request::Status {}).unwrap_or_default() {
+        match line {
+            Line::Daemon(row) => state = Some(row.state.into()),
+            Line::Mount(row) if row.silent => silent.push(bytes_of(&row.path, &row.path_hex)),
+            _ => {}
+        }
+    }
+    (state, silent)
 }
 
 /// What a daemon with this configuration would select.
@@ -202,10 +279,12 @@ fn by_configuration(plan: &Plan, path: &[u8], known: &mut Known) {
         let Some(rel) = config::below(path, &watch.path) else {
             continue;
         };
+        let (text, hex) = as_text(rel);
         let mut found = Finding {
             watch: watch.name.clone(),
             root: as_text(&watch.path).0,
-            rel: as_text(rel).0,
+            rel: text,
+            rel_hex: hex,
             state: "not watching: no daemon answers".into(),
             ..Finding::default()
         };
@@ -281,8 +360,4 @@ fn disposition(past: &Past) -> String {
         Some((DisposedHow::Gone, _)) => format!("not {what}: it was no longer there"),
         Some((DisposedHow::Changed, _)) => format!("not {what}: another version lay there"),
     }
-}
-
-fn is_there(path: &[u8]) -> bool {
-    fs::symlink_metadata(Path::new(OsStr::from_bytes(path))).is_ok()
 }

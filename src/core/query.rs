@@ -266,14 +266,30 @@ impl Core {
     /// The watch whose root has the most names in common with a path that is below none.
     pub fn nearest(&self, path: &[u8]) -> Option<Nearest> {
         let watches = self.watches.iter().filter(|watch| watch.active);
-        nearest(watches.map(|watch| &watch.plan), path)
+        let found = nearest(watches.map(|watch| &watch.plan), path)?;
+        Some(Nearest {
+            silent: self.is_below_silent(path),
+            ..found
+        })
+    }
+
+    /// Whether the way to a path leads over a mount that does not answer.
+    fn is_below_silent(&self, path: &[u8]) -> bool {
+        self.lanes.keys().any(|id| {
+            let mount = self.mounts.get(id);
+            mount.is_some_and(|mount| below(path, &mount.point).is_some())
+                && self.does_not_answer(*id)
+        })
     }
 
     fn finding(&self, index: u32, watch: &Watch, rel: &[u8]) -> Finding {
+        let (text, hex) = shown(rel);
         let mut found = Finding {
             watch: watch.plan.name.clone(),
             root: shown(&watch.plan.path).0,
-            rel: shown(rel).0,
+            rel: text,
+            rel_hex: hex,
+            silent: watch.root_silent || self.is_silent(watch, rel),
             state: self.watch_words(watch).into(),
             limits: limits(&watch.plan),
             ..Finding::default()
@@ -314,6 +330,26 @@ impl Core {
             found.away = known.away;
         }
         found
+    }
+
+    /// Whether what is at a path below a root does not answer, or a directory on the way to it; by the root's own path
+    /// and by where that leads.
+    fn is_silent(&self, watch: &Watch, rel: &[u8]) -> bool {
+        let mut dir = watch.root;
+        for name in rel.split(|byte| *byte == b'/') {
+            match self.tree.child(dir, name) {
+                Some(child) => dir = child,
+                None => break,
+            }
+        }
+        let mount = self.tree.mount(dir);
+        let below_silent = |root: &[u8]| {
+            let root = root.strip_suffix(b"/").unwrap_or(root);
+            self.is_below_silent(&[root, b"/", rel].concat())
+        };
+        mount.is_some_and(|mount| self.does_not_answer(mount))
+            || below_silent(&watch.plan.path)
+            || (self.tree.path(watch.root, b"")).is_some_and(|root| below_silent(&root))
     }
 
     /// The directory of a path below a root as far as it is known, the last name, and whether that is a directory
@@ -374,6 +410,7 @@ pub fn nearest<'p>(watches: impl Iterator<Item = &'p WatchPlan>, path: &[u8]) ->
             None => "the path does not lie below its root",
         }
         .into(),
+        silent: false,
     })
 }
 

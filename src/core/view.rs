@@ -183,6 +183,10 @@ rows! {
         root: String,
         /// The path below it.
         rel: String,
+        /// The same, if that is not UTF-8.
+        #[serde(skip_serializing_if = "String::is_empty")] rel_hex: String,
+        /// Where it is does not answer: whoever looks at it there waits.
+        silent: bool,
         /// It selects the name.
         selected: bool,
         /// Which rule does not: `built-in`, `exclude`, `include`, `own`, `recursive`, `private` or `not-configured`.
@@ -222,6 +226,8 @@ rows! {
         root: String,
         /// Why not, in words.
         text: String,
+        /// Where the path is does not answer.
+        silent: bool,
     }
 }
 

@@ -18,6 +18,7 @@ mod telling;
 mod alerts;
 mod comings;
 mod errors;
+mod explain;
 mod hung;
 mod polled;
 
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         polled::TESTS,
         hung::TESTS,
         errors::TESTS,
+        explain::TESTS,
         comings::TESTS,
         alerts::TESTS,
     ];

@@ -3,8 +3,11 @@
 use crate::ask::{daemon_row, of_kind, rows, settled, told};
 use crate::bed::{Bed, until};
 use crate::kit::{put, shell_key, start};
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
+use std::process::Command;
 
 fn configure(bed: &Bed, action: &str, keys: &str) {
     bed.configure_text(&format!(
@@ -221,4 +224,41 @@ fn what_is_ready_says_what_is_before_it() {
     has(&explain(&bed, "b.csv"), &["as many as concurrency lets it"]);
     fs::write(bed.path("go"), "").expect("a file");
     until("the end of all", || daemon_row(&bed)["owed"] == 0);
+}
+
+#[test]
+fn a_root_that_is_reached_through_a_link_has_its_history_by_either_path() {
+    let bed = Bed::new();
+    fs::create_dir(bed.path("real")).expect("a directory");
+    symlink(bed.path("real"), bed.path("link")).expect("a link");
+    bed.configure_text(&format!(
+        "[watch.w]\npath = {:?}\nsettle = \"0\"\n{}\n",
+        bed.path("link"),
+        shell_key(&bed, "echo \"seen $2\"\n", &["{name}"]),
+    ));
+    let _daemon = start(&bed);
+    // The second is no UTF-8: what is told of it as text is not what it is.
+    for name in [&b"a.csv"[..], b"b\xff.csv"] {
+        let name = OsStr::from_bytes(name);
+        let aside = bed.path("aside");
+        fs::write(&aside, "12345").expect("a file");
+        fs::rename(&aside, bed.path("real").join(name)).expect("a rename");
+        for dir in ["link", "real"] {
+            let path = bed.path(dir).join(name);
+            let mut text = String::new();
+            until("its end", || {
+                let said = Command::new(env!("CARGO_BIN_EXE_settled"))
+                    .arg("explain")
+                    .arg(&path)
+                    .arg("-c")
+                    .arg(bed.path("settled.toml"))
+                    .output()
+                    .expect("the built program");
+                text = String::from_utf8(said.stdout).expect("text");
+                // By the first path it is waited for; by the other one it is there.
+                dir == "real" || text.contains("outcome:")
+            });
+            has(&text, &["settled with 5 bytes", "attempt 1:", "outcome:"]);
+        }
+    }
 }

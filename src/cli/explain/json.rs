@@ -1,6 +1,6 @@
 //! What was found out, a JSON object for each row.
 
-use super::{Known, disposition, is_there};
+use super::{Known, disposition};
 use crate::core::view::shown as as_text;
 use crate::core::words::{attempt_words, outcome_word};
 use crate::journal::history::Past;
@@ -66,7 +66,7 @@ pub(super) fn as_json(path: &[u8], known: &Known) -> String {
     if let Some(past) = &known.past {
         for (kind, jobs) in [("job", &past.jobs), ("brought", &past.brought)] {
             for job in jobs {
-                push(kind, serde_json::to_value(past_row(past.id, job)));
+                push(kind, serde_json::to_value(past_row(known, past.id, job)));
             }
         }
     }
@@ -76,7 +76,7 @@ pub(super) fn as_json(path: &[u8], known: &Known) -> String {
     out
 }
 
-fn past_row(id: u32, past: &Past) -> PastRow {
+fn past_row(known: &Known, id: u32, past: &Past) -> PastRow {
     let attempts = past.attempts.iter().map(|made| AttemptRow {
         attempt: made.number,
         started_ns: made.started.0,
@@ -105,6 +105,6 @@ fn past_row(id: u32, past: &Past) -> PastRow {
             .as_deref()
             .map(|path| as_text(path).0)
             .unwrap_or_default(),
-        target_is_there: target.map(|path| is_there(&path)),
+        target_is_there: target.and_then(|path| known.is_there(&path)),
     }
 }

@@ -1,10 +1,10 @@
 //! What was found out, in plain lines.
 
-use super::{Known, disposition, is_there};
+use super::{Known, disposition};
 use crate::cli::ask::{Target, ago, shown, span, stamp};
 use crate::cli::holders::Holders;
 use crate::config::WatchRules;
-use crate::core::view::{Fact, FileRow, Finding};
+use crate::core::view::{Fact, FileRow, Finding, bytes_of};
 use crate::core::words::{attempt_words, outcome_word};
 use crate::journal::history::{OfPath, Past};
 use std::fmt::Write as _;
@@ -150,7 +150,7 @@ fn selected(found: &Finding, rules: Option<&WatchRules>) -> String {
             Some(rules) => {
                 let which = rules.include.iter().find(|(text, _)| {
                     crate::core::select::Pattern::parse(text, true)
-                        .is_ok_and(|pattern| pattern.matches(found.rel.as_bytes()))
+                        .is_ok_and(|pattern| pattern.matches(&bytes_of(&found.rel, &found.rel_hex)))
                 });
                 match which {
                     Some((text, place)) => format!("yes, by include {text:?} ({place})"),
@@ -235,7 +235,7 @@ fn history_of(out: &mut Text, past: &OfPath, known: &Known) {
         );
     }
     for job in past.jobs.iter().skip(skipped) {
-        one_job(out, past.id, job);
+        one_job(out, known, past.id, job);
     }
     for job in &past.brought {
         let when = job.disposed.map(|(_, at)| stamp(at.0)).unwrap_or_default();
@@ -283,7 +283,7 @@ fn history_of(out: &mut Text, past: &OfPath, known: &Known) {
     }
 }
 
-fn one_job(out: &mut Text, id: u32, past: &Past) {
+fn one_job(out: &mut Text, known: &Known, id: u32, past: &Past) {
     out.line(
         "job",
         format!(
@@ -324,9 +324,10 @@ fn one_job(out: &mut Text, id: u32, past: &Past) {
         let text = disposition(past);
         if !text.is_empty() {
             let there = match past.target() {
-                Some(target) if past.disposed.is_some() => match is_there(&target) {
-                    true => " (it is there)",
-                    false => " (it is not there any more, or cannot be looked at)",
+                Some(target) if past.disposed.is_some() => match known.is_there(&target) {
+                    Some(true) => " (it is there)",
+                    Some(false) => " (it is not there any more, or cannot be looked at)",
+                    None => " (not looked at: a mount does not answer)",
                 },
                 _ => "",
             };
