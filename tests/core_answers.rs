@@ -7,8 +7,10 @@ use settled::core::ask::{
 };
 use settled::core::files::{ctime_digest, name_hash, version_digest};
 use settled::core::ids::{AskId, DirId, JobId, MountId, RunId, WatchId};
+use settled::core::query::{Explained, judge};
 use settled::core::record::{AttemptEnd, Disposal, DisposedHow, Outcome, Record};
 use settled::core::time::{Mono, Now, Wall};
+use settled::core::view::Finding;
 use settled::core::{ChildEnd, Command, Core, Effect, Input, Mount, mask};
 use std::fs;
 
@@ -349,4 +351,54 @@ fn a_look_into_a_directory_that_came_after_it_was_asked_says_nothing() {
         _ => None,
     });
     assert_eq!(concluded, Some(left));
+}
+
+/// Whoever may ask can name a path that leads through two thousand directories: the answer is made in many steps, and
+/// is the one that is made at once.
+#[test]
+fn the_longest_path_is_explained_in_many_steps() {
+    let more = "exclude = [\"**/x?/y*\", \"*.bak\"]\n";
+    let bed = Bed::with(more, Vec::new());
+    let plan = {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("settled.toml");
+        let text = "[watch.in]\npath = \"/srv/in\"\nrecursive = true\nexported = false\nrun = [\"true\"]\n";
+        fs::write(&file, text.to_owned() + more).unwrap();
+        settled::config::load(&file).unwrap().watches.remove(0)
+    };
+    let long = |end: &str| {
+        let names = (4096 - "/srv/in/".len() - end.len()) / 2;
+        "a/".repeat(names) + end
+    };
+    for (rel, rule) in [
+        (long("f.csv"), ""),
+        (long("f.bak"), "exclude"),
+        (long("x1/yy/f.csv"), "exclude"),
+        (long(".hidden/f.csv"), "built-in"),
+        (
+            "a/".repeat(1000) + "x.bak/" + &"a/".repeat(1000) + "f",
+            "exclude",
+        ),
+    ] {
+        let mut whole = Finding::default();
+        judge(&plan, rel.as_bytes(), false, 0, &mut whole);
+        assert_eq!(whole.rule, rule, "{rel}");
+        let path = format!("/srv/in/{rel}");
+        let (mut at, mut steps) = (Explained::default(), 0);
+        let found = loop {
+            steps += 1;
+            match bed.core.explain_on(path.as_bytes(), &mut at) {
+                (None, true) => {}
+                (found, more) => {
+                    assert!(!more);
+                    break found.unwrap();
+                }
+            }
+        };
+        assert!((10..=2000).contains(&steps), "{steps} for {rel}");
+        assert_eq!(
+            (&found.rule, &found.pattern, &found.at, found.selected),
+            (&whole.rule, &whole.pattern, &whole.at, whole.selected),
+        );
+    }
 }

@@ -9,6 +9,8 @@ use super::{exit, fail};
 use crate::config;
 use crate::control::client::NoAnswer;
 use crate::control::{Line, Request};
+use crate::core::ask::Version;
+use crate::core::files::{CTIME_UNKNOWN, ctime_digest, version_digest};
 use crate::core::view::{Finding, Nearest, bytes_of, shown as as_text};
 use crate::journal::history::{self, OfPath, Past};
 use crate::plan::Plan;
@@ -20,6 +22,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
+use std::time::UNIX_EPOCH;
 
 pub(super) fn command() -> Command {
     Command::new("explain")
@@ -41,6 +44,10 @@ struct Disk {
     text: String,
     size: u64,
     mtime_ns: i64,
+    ctime_ns: i64,
+    /// Digest of the version, of a file that is known by its birth time.
+    #[serde(skip)]
+    version: Option<String>,
 }
 
 pub(super) fn run(given: &ArgMatches) -> ExitCode {
@@ -67,6 +74,19 @@ struct Known {
 }
 
 impl Known {
+    /// Whether what was concluded lies there with another change time, which nobody takes for a new arrival.
+    fn ctime_moved(&self, found: &Finding) -> bool {
+        let Some(disk) = self.disk.as_ref() else {
+            return false;
+        };
+        found.ignores_ctime
+            && found.candidate.is_none()
+            && found.job.is_none()
+            && found.ctime != CTIME_UNKNOWN
+            && disk.version.as_deref() == Some(&*found.version)
+            && ctime_digest(disk.ctime_ns) != found.ctime
+    }
+
     /// Whether there is something at a path; `None` where that is not looked at.
     fn is_there(&self, path: &[u8]) -> Option<bool> {
         let found = || fs::symlink_metadata(Path::new(OsStr::from_bytes(path))).is_ok();
@@ -288,7 +308,7 @@ fn by_configuration(plan: &Plan, path: &[u8], known: &mut Known) {
             state: "not watching: no daemon answers".into(),
             ..Finding::default()
         };
-        crate::core::query::judge(watch, rel, false, &mut found);
+        crate::core::query::judge(watch, rel, false, 0, &mut found);
         known.findings.push(found);
     }
     if known.findings.is_empty() {
@@ -302,6 +322,8 @@ fn on_disk(path: &[u8]) -> (Disk, Option<Holders>) {
         text: "nothing has this name".into(),
         size: 0,
         mtime_ns: 0,
+        ctime_ns: 0,
+        version: None,
     };
     match fs::symlink_metadata(Path::new(OsStr::from_bytes(path))) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => (disk, None),
@@ -314,6 +336,8 @@ fn on_disk(path: &[u8]) -> (Disk, Option<Holders>) {
             let kind = metadata.file_type();
             disk.size = metadata.size();
             disk.mtime_ns = metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec();
+            disk.ctime_ns = metadata.ctime() * 1_000_000_000 + metadata.ctime_nsec();
+            disk.version = digest_of(&metadata);
             (disk.kind, disk.text) = if kind.is_file() {
                 let text = format!(
                     "a regular file of {} bytes, modified {}",
@@ -338,6 +362,19 @@ fn on_disk(path: &[u8]) -> (Disk, Option<Holders>) {
             (disk, holders)
         }
     }
+}
+
+/// What stands for a version of a file. Without a birth time its generation would be asked for, which takes opening it.
+fn digest_of(metadata: &fs::Metadata) -> Option<String> {
+    let born = metadata.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    let version = Version {
+        ino: metadata.ino(),
+        btime_ns: i64::try_from(born.as_nanos()).ok()?,
+        generation: 0,
+        size: metadata.size(),
+        mtime_ns: metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec(),
+    };
+    Some(format!("{:016x}", version_digest(&version)))
 }
 
 /// What becomes, or became, of the file.

@@ -16,7 +16,7 @@ pub struct WatchRules {
     pub include: Vec<(String, String)>,
     /// The patterns of `exclude`, each with its place.
     pub exclude: Vec<(String, String)>,
-    /// Other keys that select: only those that were written.
+    /// Other keys that select, and what is said of what is left: only those that were written.
     pub keys: BTreeMap<&'static str, String>,
 }
 
@@ -31,7 +31,7 @@ pub(super) fn rules(blocks: &BTreeMap<String, (Spot, RawWatch)>, defaults: &RawW
             )*};
         }
         places!(path recursive include exclude ignore_case builtin_excludes min_size max_size min_age ignore_older
-            done dead output claim_done);
+            done dead output claim_done on_ctime);
         let rules = WatchRules {
             block: place(spot),
             include: patterns(raw.include.as_ref().or(defaults.include.as_ref())),

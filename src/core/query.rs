@@ -9,7 +9,7 @@ use super::select::{Pattern, Verdict};
 use super::settle::Candidate;
 use super::view::{DaemonRow, FileRow, Finding, MountRow, Nearest, WatchRow, shown};
 use super::watch::{Root, Watch};
-use crate::plan::WatchPlan;
+use crate::plan::{OnCtime, WatchPlan};
 
 /// How far a list has come. What is there from its beginning to its end is told once; what comes and goes
 /// meanwhile may be told or not, and what settles meanwhile may be told twice, as what it was and what it is.
@@ -22,6 +22,18 @@ pub enum Cursor {
     /// All was told.
     End,
 }
+
+/// How far an answer about a path has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Explained {
+    /// The next watch.
+    watch: usize,
+    /// Bytes of the path below its root: the directories up to there are judged.
+    judged: usize,
+}
+
+/// Bytes that are matched at once, at least one directory's path: a path may lead through two thousand.
+const JUDGED_AT_ONCE: usize = 64 * 1024;
 
 /// Which files are asked for. What is empty asks for all.
 #[derive(Clone, Debug, Default)]
@@ -237,16 +249,26 @@ impl Core {
 
     // ---- explain ----
 
-    /// What the watches from index `from` on, `most` of them, have to say about an absolute path: those whose roots
-    /// have it below them, in the configuration or not. And whether there are more watches.
-    pub fn findings(&self, path: &[u8], from: usize, most: usize) -> (Vec<Finding>, bool) {
-        let mut found = Vec::new();
-        for (index, watch) in self.watches.iter().enumerate().skip(from).take(most) {
-            if let Some(rel) = self.rel_in(watch, path) {
-                found.push(self.finding(index as u32, watch, rel));
+    /// A part of what the watches have to say about an absolute path, those whose roots have it below them, in the
+    /// configuration or not: what one of them says, if that came of it. And whether there is more to come.
+    pub fn explain_on(&self, path: &[u8], at: &mut Explained) -> (Option<Finding>, bool) {
+        let Some(watch) = self.watches.get(at.watch) else {
+            return (None, false);
+        };
+        let found = self.rel_in(watch, path);
+        if let Some(rel) = found.filter(|_| watch.active) {
+            let (judged, left_out) = judge_way(&watch.plan, rel, at.judged, JUDGED_AT_ONCE);
+            at.judged = judged;
+            if judged < rel.len() && left_out.is_none() {
+                return (None, true);
             }
         }
-        (found, from + most < self.watches.len())
+        let found = found.map(|rel| self.finding(at.watch as u32, watch, rel, at.judged));
+        *at = Explained {
+            watch: at.watch + 1,
+            judged: 0,
+        };
+        (found, at.watch < self.watches.len())
     }
 
     /// A path below the root of a watch. A root that is reached by a symbolic link has two names.
@@ -282,7 +304,8 @@ impl Core {
         })
     }
 
-    fn finding(&self, index: u32, watch: &Watch, rel: &[u8]) -> Finding {
+    /// The directories on the way are judged up to this byte: none of them is left out.
+    fn finding(&self, index: u32, watch: &Watch, rel: &[u8], judged: usize) -> Finding {
         let (text, hex) = shown(rel);
         let mut found = Finding {
             watch: watch.plan.name.clone(),
@@ -297,7 +320,7 @@ impl Core {
         let (dir, name, is_dir) = self.walk(watch.root, rel);
         found.is_directory = is_dir;
         match watch.active {
-            true => judge(&watch.plan, rel, is_dir, &mut found),
+            true => judge(&watch.plan, rel, is_dir, judged, &mut found),
             false => found.rule = "not-configured".into(),
         }
         found.directory = match dir {
@@ -325,7 +348,12 @@ impl Core {
             let at = i64::from(known.at_s) * 1_000_000_000;
             match known.gone {
                 true => found.gone_ns = at,
-                false => found.concluded_ns = at,
+                false => {
+                    found.concluded_ns = at;
+                    found.version = format!("{:016x}", known.version);
+                    found.ctime = known.ctime;
+                    found.ignores_ctime = watch.plan.on_ctime == OnCtime::Ignore;
+                }
             }
             found.away = known.away;
         }
@@ -414,8 +442,37 @@ pub fn nearest<'p>(watches: impl Iterator<Item = &'p WatchPlan>, path: &[u8]) ->
     })
 }
 
-/// By which rule a path below the root of a watch is selected or not.
-pub fn judge(plan: &WatchPlan, rel: &[u8], is_dir: bool, found: &mut Finding) {
+/// Looks for a directory on the way to a path that is left out, from the one on whose path ends at byte `from` or behind
+/// it, and matches not much more than `most` bytes. From where to go on, which is the end of the path when all were
+/// judged; or where the one ends that is left out, and why.
+fn judge_way<'r>(
+    plan: &WatchPlan,
+    rel: &'r [u8],
+    from: usize,
+    most: usize,
+) -> (usize, Option<(Verdict, &'r [u8])>) {
+    let mut matched = 0;
+    let slashes = rel.iter().enumerate().skip(from);
+    for (at, _) in slashes.filter(|(_, byte)| **byte == b'/') {
+        if matched >= most {
+            return (at, None);
+        }
+        let on_the_way = rel.get(..at).unwrap_or_default();
+        if !plan.recursive {
+            return (at, Some((Verdict::NotIncluded, on_the_way)));
+        }
+        matched += on_the_way.len().saturating_mul(plan.select.weight());
+        match plan.select.enter(on_the_way) {
+            Verdict::NotIncluded | Verdict::Yes => {}
+            no => return (at, Some((no, on_the_way))),
+        }
+    }
+    (rel.len(), None)
+}
+
+/// By which rule a path below the root of a watch is selected or not. The directories on the way are judged from byte
+/// `judged` on.
+pub fn judge(plan: &WatchPlan, rel: &[u8], is_dir: bool, judged: usize, found: &mut Finding) {
     let mut no = |rule: &str, pattern: &str, at: &[u8]| {
         found.rule = rule.into();
         found.pattern = pattern.into();
@@ -424,16 +481,11 @@ pub fn judge(plan: &WatchPlan, rel: &[u8], is_dir: bool, found: &mut Finding) {
     if let Some(own) = plan.excluded.iter().find(|own| below(rel, own).is_some()) {
         return no("own", &shown(own).0, own);
     }
-    let slashes = rel.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-    for on_the_way in slashes.filter_map(|(at, _)| rel.get(..at)) {
-        if !plan.recursive {
-            return no("recursive", "", on_the_way);
-        }
-        match plan.select.enter(on_the_way) {
-            Verdict::BuiltIn(pattern) => return no("built-in", pattern, on_the_way),
-            Verdict::Excluded(pattern) => return no("exclude", &pattern, on_the_way),
-            Verdict::NotIncluded | Verdict::Yes => {}
-        }
+    match judge_way(plan, rel, judged, usize::MAX).1 {
+        Some((Verdict::BuiltIn(pattern), at)) => return no("built-in", pattern, at),
+        Some((Verdict::Excluded(pattern), at)) => return no("exclude", &pattern, at),
+        Some((_, at)) => return no("recursive", "", at),
+        None => {}
     }
     let name = rel.rsplit(|byte| *byte == b'/').next().unwrap_or(rel);
     if name.starts_with(PRIVATE_PREFIX) {

@@ -211,6 +211,12 @@ rows! {
         waits: Vec<Fact>,
         /// When it was concluded last.
         concluded_ns: i64,
+        /// What stands for the version that was concluded, and for its change time: digests. Empty and 0 where there is none.
+        version: String,
+        /// See there.
+        ctime: u32,
+        /// A change time that moves alone is nothing to the watch: `on_ctime = "ignore"`.
+        ignores_ctime: bool,
         /// When it was seen gone.
         gone_ns: i64,
         /// Another directory lies where it was.

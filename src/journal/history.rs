@@ -157,6 +157,17 @@ impl Names {
         self.watches.get(&watch.0).map_or("", String::as_str)
     }
 
+    /// The directories in which `name` is the path that is asked about. `above` is the last name on the way to it.
+    fn homes(&self, above: &[u8], name: &[u8], is: &dyn Fn(&str, &[u8]) -> bool) -> BTreeSet<u32> {
+        let may = self
+            .dirs
+            .iter()
+            .filter(|(_, (_, parent, last))| *parent == 0 || last == above);
+        let ids = may.map(|(id, _)| *id);
+        ids.filter(|id| is(self.named(self.watch_id(*id)), &self.rel(*id, name)))
+            .collect()
+    }
+
     fn watch(&self, dir: u32) -> String {
         self.named(self.watch_id(dir)).to_owned()
     }
@@ -215,12 +226,17 @@ impl Leaving {
     }
 }
 
+fn last_name(rel: &[u8]) -> &[u8] {
+    rel.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+}
+
 fn joined(dir: &[u8], rel: &[u8]) -> Vec<u8> {
     let dir = dir.strip_suffix(b"/").unwrap_or(dir);
     [dir, b"/", rel].concat()
 }
 
-/// Everything about `path`. `is`: whether the path below the root of a watch is the one that is asked about.
+/// Everything about `path`. `is`: whether the path below the root of a watch is the one that is asked about. A file in a
+/// directory that was renamed is found by the path that it had when a record was written, and by the one it has.
 ///
 /// # Errors
 /// The journal cannot be read.
@@ -229,16 +245,24 @@ pub fn of_path(
     path: &[u8],
     is: &dyn Fn(&str, &[u8]) -> bool,
 ) -> Result<OfPath, JournalError> {
-    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
+    let mut parts = path.rsplit(|byte| *byte == b'/');
+    let name = parts.next().unwrap_or(path);
     let hash = name_hash(name);
     let mut found = OfPath::default();
     let mut leaving = Leaving::default();
-    inspect::each(state, &mut |_, record| leaving.note(record))?;
+    let mut last = Names::default();
+    inspect::each(state, &mut |_, record| {
+        leaving.note(record);
+        last.note(record);
+    })?;
+    let homes = last.homes(parts.next().unwrap_or_default(), name, is);
     let mut names = Names::default();
     let mut at: BTreeMap<FileKey, u64> = BTreeMap::new();
     let mut moves: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
     let (mut wanted, mut brought) = (BTreeSet::new(), BTreeSet::new());
-    let hits = |names: &Names, dir: u32| is(&names.watch(dir), &names.rel(dir, name));
+    let hits = |names: &Names, dir: u32| {
+        homes.contains(&dir) || is(names.named(names.watch_id(dir)), &names.rel(dir, name))
+    };
     let (id, damage) = inspect::each(state, &mut |wall, record| {
         names.note(record);
         match record {
@@ -268,13 +292,14 @@ pub fn of_path(
                 }
             }
             Record::Summary(of) => {
-                let last = of.rel.rsplit(|byte| *byte == b'/').next();
-                if let Some(key) = leaving.key(of.dir, last.unwrap_or_default()) {
+                let last = last_name(&of.rel);
+                if let Some(key) = leaving.key(of.dir, last) {
                     let latest = at.entry(key).or_insert(of.job.0);
                     *latest = of.job.0.max(*latest);
                 }
                 let mut rels = std::iter::once(&of.rel).chain(of.before.iter().map(|(rel, _)| rel));
-                if rels.any(|rel| rel.ends_with(name) && is(names.named(of.watch), rel)) {
+                let here = last == name && homes.contains(&of.dir.0);
+                if here || rels.any(|rel| rel.ends_with(name) && is(names.named(of.watch), rel)) {
                     wanted.insert(of.job.0);
                 }
                 if let (Some(_), Disposal::Move { dir, rel }) = (of.concluded, &of.disposal) {
@@ -334,6 +359,7 @@ pub fn of_path(
     if !all.is_empty() {
         let mut jobs = Jobs {
             only: Some(all),
+            leaving,
             ..Jobs::default()
         };
         let mut done = Vec::new();
@@ -342,11 +368,15 @@ pub fn of_path(
         })?;
         done.extend(jobs.rest());
         done.sort_by_key(|past| past.job);
-        for past in done {
+        for mut past in done {
             if brought.contains(&past.job) {
                 found.brought.push(past.clone());
             }
             if wanted.contains(&past.job) {
+                let dir = past.key.dir();
+                if homes.contains(&dir.0) && past.key == FileKey::new(dir, name) {
+                    past.rel = last.rel(dir.0, name);
+                }
                 found.jobs.push(past);
             }
         }
@@ -414,7 +444,20 @@ impl Jobs {
                     },
                 );
             }
+            // Of others it only matters whose name it is.
+            Record::Settled { job, dir, name, .. } if dir.0 != 0 => {
+                if let Some(key) = self.leaving.key(*dir, name) {
+                    self.comes(key, job.0, over);
+                }
+            }
             Record::Summary(of) if self.wants(of.job) => self.carried(wall, of, over),
+            Record::Summary(of) => {
+                if let Some(key) = self.leaving.key(of.dir, last_name(&of.rel))
+                    && self.keys.get(&key) < Some(&of.job.0)
+                {
+                    self.comes(key, of.job.0, over);
+                }
+            }
             Record::Renamed {
                 dir,
                 name_hash,
@@ -547,7 +590,6 @@ impl Jobs {
     /// What compaction wrote down of a job. Of one that is not over it has written what is to be done, too: before
     /// this, and with less about it.
     fn carried(&mut self, wall: Wall, of: &Summary, over: &mut dyn FnMut(Past)) {
-        let name = of.rel.rsplit(|byte| *byte == b'/').next();
         let past = Past {
             job: of.job.0,
             watch: self.names.named(of.watch).to_owned(),
@@ -560,7 +602,7 @@ impl Jobs {
             concluded: of.concluded,
             disposal: of.disposal.clone(),
             disposed: of.disposed,
-            key: FileKey::new(of.dir, name.unwrap_or_default()),
+            key: FileKey::new(of.dir, last_name(&of.rel)),
             watch_id: of.watch,
             version: of.version,
         };

@@ -35,7 +35,7 @@ fn configure(bed: &Bed, remember: &str) {
 }
 
 /// With a journal that is compacted as soon as it has some lines behind its base.
-fn start_compacting(bed: &Bed) -> Daemon {
+pub fn start_compacting(bed: &Bed) -> Daemon {
     let config = bed.path("settled.toml");
     let args = [OsStr::new("run"), OsStr::new("-c"), config.as_os_str()];
     let daemon = bed.spawn_with(&args, &[("SETTLED_TEST_COMPACT_BYTES", "4000")]);
@@ -44,7 +44,7 @@ fn start_compacting(bed: &Bed) -> Daemon {
 }
 
 /// The number of the newest base.
-fn base(bed: &Bed) -> u32 {
+pub fn base(bed: &Bed) -> u32 {
     let names = fs::read_dir(bed.path("state")).expect("the state directory");
     let names = names.flatten().map(|entry| entry.file_name());
     let numbers = names.filter_map(|name| name.to_str()?.strip_suffix(".base")?.parse().ok());

@@ -2,11 +2,12 @@
 
 use crate::ask::{daemon_row, of_kind, rows, settled, told};
 use crate::bed::{Bed, until};
+use crate::carried::{base, start_compacting};
 use crate::kit::{put, shell_key, start};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::Command;
 
 fn configure(bed: &Bed, action: &str, keys: &str) {
@@ -261,4 +262,94 @@ fn a_root_that_is_reached_through_a_link_has_its_history_by_either_path() {
             has(&text, &["settled with 5 bytes", "attempt 1:", "outcome:"]);
         }
     }
+}
+
+#[test]
+fn a_change_time_that_moved_alone_is_told_as_what_is_ignored() {
+    let bed = Bed::new();
+    configure(&bed, "run = [\"true\"]", "on_ctime = \"ignore\"");
+    let _daemon = start(&bed);
+    const MOVED: &str = "its change time has moved since it was concluded";
+    put(&bed, "a.csv", "12345");
+    until("its end", || explain(&bed, "a.csv").contains("outcome:"));
+    assert!(!explain(&bed, "a.csv").contains(MOVED));
+    let file = bed.inside("a.csv");
+    let before = fs::symlink_metadata(&file).expect("a file");
+    until("another change time", || {
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("a mode");
+        let now = fs::symlink_metadata(&file).expect("a file");
+        (now.ctime(), now.ctime_nsec()) != (before.ctime(), before.ctime_nsec())
+    });
+    // The daemon may be looking at it for the event.
+    let mut text = String::new();
+    until("it to be told", || {
+        text = explain(&bed, "a.csv");
+        text.contains(MOVED)
+    });
+    has(
+        &text,
+        &["on_ctime = \"ignore\"", &line_of(&bed, "on_ctime")],
+    );
+    // Another size or time is no matter of the change time.
+    fs::write(&file, "123456").expect("a file");
+    assert!(!explain(&bed, "a.csv").contains(MOVED));
+}
+
+#[test]
+fn files_below_a_directory_that_was_renamed_keep_their_history() {
+    let bed = Bed::new();
+    configure(
+        &bed,
+        &shell_key(&bed, "echo \"seen $2\"; exit 65\n", &["{name}"]),
+        "",
+    );
+    fs::create_dir_all(bed.inside("above/a")).expect("a directory");
+    let mut daemon = start(&bed);
+    put(&bed, "aside.csv", "1");
+    until("its end", || {
+        explain(&bed, "aside.csv").contains("outcome:")
+    });
+    fs::rename(bed.inside("aside.csv"), bed.inside("above/a/g.csv")).expect("a rename");
+    fs::write(bed.path("new"), "12345").expect("a file");
+    fs::rename(bed.path("new"), bed.inside("above/a/f.csv")).expect("a rename");
+    for name in ["above/a/f.csv", "above/a/g.csv"] {
+        until("its end", || explain(&bed, name).contains("outcome:"));
+    }
+    // By itself, and by a directory above it.
+    fs::rename(bed.inside("above/a"), bed.inside("above/b")).expect("a rename");
+    until("the name", || {
+        explain(&bed, "above/b").contains("yes, as a directory")
+    });
+    fs::rename(bed.inside("above"), bed.inside("over")).expect("a rename");
+    until("the name", || {
+        explain(&bed, "over/b").contains("yes, as a directory")
+    });
+    let check = |when: &str| {
+        for (name, size) in [("f.csv", 5), ("g.csv", 1)] {
+            let path = bed.inside("over/b").join(name).display().to_string();
+            let text = told(&bed, &["explain", &path]);
+            assert!(text.contains("| seen "), "{when}: {text}");
+            let jobs = of_kind(&rows(&bed, &["explain", &path]), "job");
+            assert_eq!(jobs.len(), 1, "{when}: {jobs:?}");
+            assert_eq!(jobs[0]["path"], format!("over/b/{name}"), "{when}");
+            assert_eq!(jobs[0]["size"], size, "{when}");
+            assert_eq!(jobs[0]["outcome"], "dead", "{when}");
+            assert_eq!(jobs[0]["attempts"][0]["end"], "exit status 65", "{when}");
+        }
+        // Nobody has such a file.
+        let path = bed.inside("over/c/f.csv").display().to_string();
+        assert!(told(&bed, &["explain", &path]).contains("never seen to settle"));
+    };
+    check("at once");
+    daemon.kill();
+    let mut daemon = start_compacting(&bed);
+    let before = base(&bed);
+    let mut count = 0;
+    until("a compaction", || {
+        put(&bed, format!("{count}.xml"), "x");
+        count += 1;
+        base(&bed) > before
+    });
+    check("from its summary");
+    assert_eq!(daemon.stop(), Some(0));
 }

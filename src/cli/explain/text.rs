@@ -39,7 +39,7 @@ pub(super) fn describe(target: &Target, path: &[u8], known: &Known) -> String {
     }
     for found in &known.findings {
         let rules = (target.seen.as_ref()).and_then(|seen| seen.rules.get(&found.watch));
-        finding(&mut out, found, rules);
+        finding(&mut out, found, known.ctime_moved(found), rules);
     }
     if let Some(near) = &known.nearest {
         out.line("watch", "none has this path");
@@ -63,7 +63,7 @@ pub(super) fn describe(target: &Target, path: &[u8], known: &Known) -> String {
     out.0
 }
 
-fn finding(out: &mut Text, found: &Finding, rules: Option<&WatchRules>) {
+fn finding(out: &mut Text, found: &Finding, ctime_moved: bool, rules: Option<&WatchRules>) {
     let at = rules.map_or(String::new(), |rules| format!(" ({})", rules.block));
     out.line(
         "watch",
@@ -91,6 +91,17 @@ fn finding(out: &mut Text, found: &Finding, rules: Option<&WatchRules>) {
             true => out.fact("due", fact),
             false => out.line("because", &fact.text),
         }
+    }
+    if ctime_moved {
+        let place = rules.and_then(|rules| rules.keys.get("on_ctime"));
+        let place = place.map_or("the default".to_owned(), ToString::to_string);
+        out.line(
+            "changed",
+            format!(
+                "its change time has moved since it was concluded, its size and modification time have not: left, by \
+                 on_ctime = \"ignore\" ({place})"
+            ),
+        );
     }
     if found.gone_ns > 0 {
         out.line("gone", format!("{}  seen gone", stamp(found.gone_ns)));
@@ -236,6 +247,13 @@ fn history_of(out: &mut Text, past: &OfPath, known: &Known) {
     }
     for job in past.jobs.iter().skip(skipped) {
         one_job(out, known, past.id, job);
+    }
+    // Only the daemon remembers it: what was run is not in the journal any more, or not under this path.
+    let told = past.jobs.is_empty() && past.concluded.is_none();
+    for at in known.findings.iter().map(|found| found.concluded_ns) {
+        if told && at > 0 {
+            out.line("history", format!("{}  concluded", stamp(at)));
+        }
     }
     for job in &past.brought {
         let when = job.disposed.map(|(_, at)| stamp(at.0)).unwrap_or_default();

@@ -6,7 +6,7 @@ use crate::core::Core;
 use crate::core::counts::Census;
 use crate::core::ids::MountId;
 use crate::core::orders::{Name, Order, Which};
-use crate::core::query::{Cursor, Wanted};
+use crate::core::query::{Cursor, Explained, Wanted};
 use crate::core::select::Pattern;
 use crate::core::time::Mono;
 use crate::core::view::bytes_of;
@@ -34,8 +34,8 @@ enum Work {
     /// The next watch.
     Status(usize),
     List(Cursor, Box<Wanted>),
-    /// The path, the next watch, and whether any had something to say.
-    Explain(Vec<u8>, usize, bool),
+    /// The path, how far its answer has come, and whether any watch had something to say.
+    Explain(Vec<u8>, Explained, bool),
     /// What there is is counted.
     Metrics(Census),
     /// The numbers are told.
@@ -321,7 +321,7 @@ impl Client {
                     let text = format!("an absolute path of at most {PATH_MAX} bytes is wanted");
                     return self.refuse(Refusal::new("bad-request", text, ""));
                 }
-                self.work = Some(Work::Explain(path, 0, false));
+                self.work = Some(Work::Explain(path, Explained::default(), false));
             }
             Request::Metrics {} => self.work = Some(Work::Metrics(Census::default())),
             Request::Retry(named) => self.order_about(named, Order::Retry),
@@ -400,9 +400,8 @@ impl Client {
                     *cursor == Cursor::End
                 }
                 Work::Explain(path, next, any) => {
-                    let (found, more) = core.findings(path, *next, 1);
-                    *next += 1;
-                    for mut finding in found {
+                    let (found, more) = core.explain_on(path, next);
+                    if let Some(mut finding) = found {
                         *any = true;
                         if let Some(job) = &mut finding.job {
                             job.pid = job.run.and_then(|run| knows.pid(run)).unwrap_or(0);
