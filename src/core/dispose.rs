@@ -12,6 +12,9 @@ use crate::core::observe::errno_text;
 use crate::plan::Level;
 use std::time::Duration;
 
+/// Between looks whether the directory is there of a file that has lost its name to another while it has its private one.
+const NAMELESS_WAIT: Duration = Duration::from_secs(5);
+
 impl Core {
     /// Asks the file's mount to do what was recorded; called again until it is done.
     pub(super) fn ask_dispose(&mut self, id: JobId) {
@@ -57,7 +60,11 @@ impl Core {
             .get(dir)
             .is_some_and(|node| !node.bound || node.displaced.is_some())
         {
-            // Not yet known to be the directory that it was: its listing asks again.
+            // Not yet known to be the directory that it was: its listing asks again, but for one that has lost its name.
+            if self.jobs.get(&id).is_some_and(|job| job.displaced) {
+                self.timers
+                    .set(Timer::Dispose(id), self.now.mono.after(NAMELESS_WAIT));
+            }
             return;
         }
         if let Some(job) = self.jobs.get_mut(&id)
