@@ -82,16 +82,19 @@ impl Core {
 
     /// After a start, and after a reload: jobs of `watch` that were held up stay so, or not, as the plan says now.
     pub(super) fn judge_halted(&mut self, watch: u32) {
-        let ids: Vec<JobId> = self
-            .jobs
-            .iter()
-            .filter(|(_, job)| {
-                job.watch == watch
-                    && job.not_before == NEVER
-                    && matches!(job.phase, Phase::Backoff | Phase::Halted)
+        let of_watch = self.jobs.iter().filter(|(_, job)| job.watch == watch);
+        let ids: Vec<JobId> = of_watch.map(|(id, _)| *id).collect();
+        self.judge_halted_of(watch, &ids);
+    }
+
+    /// The same, where it is known which jobs the watch has.
+    pub(super) fn judge_halted_of(&mut self, watch: u32, ids: &[JobId]) {
+        let halted = |id: &&JobId| {
+            self.jobs.get(id).is_some_and(|job| {
+                job.not_before == NEVER && matches!(job.phase, Phase::Backoff | Phase::Halted)
             })
-            .map(|(id, _)| *id)
-            .collect();
+        };
+        let ids: Vec<JobId> = ids.iter().filter(halted).copied().collect();
         let Some(state) = self.watches.get_mut(watch as usize) else {
             return;
         };

@@ -11,6 +11,7 @@ use super::watch::{Root, Watch};
 use super::{Command, Core, Effect, changes};
 use crate::core::queue::Queue;
 use crate::plan::{Action, Level, Plan, WatchPlan};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 const SIGTERM: i32 = 15;
@@ -39,6 +40,13 @@ pub enum Mode {
     Leaving,
     /// [`Effect::Stop`] is out.
     Stopped,
+}
+
+/// What there is of a watch when it gets a new plan.
+#[derive(Debug, Default)]
+struct Owned {
+    candidates: Vec<FileKey>,
+    jobs: Vec<JobId>,
 }
 
 impl Core {
@@ -266,6 +274,7 @@ impl Core {
         }
         self.replan_alerts(plan.alert);
         let mut new = plan.watches;
+        let mut owned = None;
         for index in 0..self.watches.len() {
             let name = self.watches[index].plan.name.clone();
             let at = new.iter().position(|plan| plan.name == name).or_else(|| {
@@ -277,12 +286,19 @@ impl Core {
                     let plan = new.remove(at);
                     let old = &self.watches[index];
                     let keys = changes::of_watch(&old.plan, &plan);
+                    if old.active && keys.is_empty() {
+                        self.watches[index].plan = plan;
+                        self.start_scan(index as u32);
+                        continue;
+                    }
                     if !old.active {
                         say(&plan.name, "reload: the watch is back".into());
                     } else if !keys.is_empty() {
                         say(&plan.name, format!("reload: {} changed", keys.join(", ")));
                     }
-                    self.replan(index as u32, plan);
+                    let owned = owned.get_or_insert_with(|| self.owned_by_watch());
+                    let of_watch = owned.remove(&(index as u32)).unwrap_or_default();
+                    self.replan(index as u32, plan, &of_watch);
                 }
                 None if self.watches[index].active => {
                     let running = self.watches[index].running;
@@ -338,8 +354,22 @@ impl Core {
         }
     }
 
-    /// A watch has a new plan, or the same.
-    fn replan(&mut self, watch: u32, plan: WatchPlan) {
+    /// The candidates and the jobs of each watch: there may be half a million, and many watches that have changed.
+    fn owned_by_watch(&self) -> BTreeMap<u32, Owned> {
+        let mut owned: BTreeMap<u32, Owned> = BTreeMap::new();
+        for (key, candidate) in &self.candidates {
+            if let Some(node) = self.tree.get(candidate.dir) {
+                owned.entry(node.watch).or_default().candidates.push(*key);
+            }
+        }
+        for (id, job) in &self.jobs {
+            owned.entry(job.watch).or_default().jobs.push(*id);
+        }
+        owned
+    }
+
+    /// A watch has a new plan, or is back.
+    fn replan(&mut self, watch: u32, plan: WatchPlan, owned: &Owned) {
         let Some(state) = self.watches.get_mut(watch as usize) else {
             return;
         };
@@ -375,19 +405,14 @@ impl Core {
             // What is selected may have changed.
             self.start_scan(watch);
         }
-        let dropped: Vec<FileKey> = self
-            .candidates
-            .iter()
-            .filter(|(_, candidate)| {
-                self.tree
-                    .get(candidate.dir)
-                    .is_some_and(|node| node.watch == watch)
+        for key in &owned.candidates {
+            let left_out = self.candidates.get(key).is_some_and(|candidate| {
+                self.tree.get(candidate.dir).is_some()
                     && !self.selects(watch, candidate.dir, &candidate.name)
-            })
-            .map(|(key, _)| *key)
-            .collect();
-        for key in dropped {
-            self.drop_candidate(key);
+            });
+            if left_out {
+                self.drop_candidate(*key);
+            }
         }
         if exported {
             self.judge_quiet_again();
@@ -396,8 +421,10 @@ impl Core {
         if !workers {
             self.dismiss_workers(watch);
         }
-        self.requeue(watch);
-        self.judge_halted(watch);
+        for id in &owned.jobs {
+            self.requeue_job(*id);
+        }
+        self.judge_halted_of(watch, &owned.jobs);
     }
 
     /// A watch is not in the configuration any more: its running jobs end, its history is kept.
@@ -459,19 +486,6 @@ impl Core {
         }
         self.timers.clear(Timer::Root(watch));
         self.timers.clear(Timer::Poll(watch));
-    }
-
-    /// Fills the queue of a watch anew.
-    fn requeue(&mut self, watch: u32) {
-        let ids: Vec<JobId> = self
-            .jobs
-            .iter()
-            .filter(|(_, job)| job.watch == watch)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in ids {
-            self.requeue_job(id);
-        }
     }
 
     // ---- the state in words ----
