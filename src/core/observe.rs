@@ -430,8 +430,8 @@ impl Core {
 
     /// A file went away under this name.
     pub(super) fn file_gone(&mut self, key: FileKey) {
-        self.drop_candidate(key);
         self.wanted_is_gone(key);
+        self.drop_candidate(key);
         self.known_gone(key);
         self.job_gone(key);
     }
