@@ -276,18 +276,19 @@ impl Core {
 
     /// Something else comes under a name. While a scan is under way what was remembered there may be a file that was
     /// renamed before it, under a name not listed yet: it is remembered beside the name until the scan's end, and
-    /// over a crash until the next one's.
+    /// over a crash until the next one's. So it is where one scan does not show everything.
     pub(super) fn replaced(&mut self, key: FileKey) {
         let Some(known) = self.files.get(key).copied().filter(|known| !known.gone) else {
             return;
         };
-        let Some(node) = self.tree.get(key.dir()) else {
+        let Some(watch) = self.tree.get(key.dir()).map(|node| node.watch) else {
             return;
         };
-        let Some(state) = self.watches.get_mut(node.watch as usize) else {
+        let unseen = !self.is_told(watch) || self.tree.any_deaf(watch);
+        let Some(state) = self.watches.get_mut(watch as usize) else {
             return;
         };
-        if state.scan.is_none() && !state.scan_again {
+        if state.scan.is_none() && !state.scan_again && !unseen {
             return;
         }
         // In the root, which is there as long as anything is looked for.

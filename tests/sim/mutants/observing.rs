@@ -398,8 +398,8 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "forget what a replaced name stood for",
         file: "src/core/compare.rs",
-        old: r##"        if state.scan.is_none() && !state.scan_again {"##,
-        new: r##"        if MUTANT || state.scan.is_none() && !state.scan_again {"##,
+        old: r##"        if state.scan.is_none() && !state.scan_again && !unseen {"##,
+        new: r##"        if MUTANT || state.scan.is_none() && !state.scan_again && !unseen {"##,
     },
     Mutant {
         name: "a root that moves while it is looked for is believed",
