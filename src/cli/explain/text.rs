@@ -272,7 +272,7 @@ fn history_of(out: &mut Text, past: &OfPath, known: &Known) {
         let told = [
             (
                 &past.concluded,
-                "concluded; what was run is not kept that long",
+                "counts as concluded; what was run, if anything was, is not kept that long",
             ),
             (
                 &past.baseline,
