@@ -24,6 +24,8 @@ pub struct Job {
     pub ended: Vec<(u64, String, u64)>,
     /// Outcome and the last attempt's end.
     pub concluded: Vec<(String, String)>,
+    /// When.
+    pub concluded_ns: i64,
     pub output: String,
 }
 
@@ -72,6 +74,7 @@ pub fn jobs(bed: &Bed) -> Vec<Job> {
             "concluded" => {
                 let job = jobs.entry(id).or_default();
                 job.concluded.push((text("outcome"), text("end")));
+                job.concluded_ns = wall;
                 job.output = text("output");
             }
             _ => {}
