@@ -291,6 +291,8 @@ fn a_batch_that_hangs_is_split_too() {
         let expected = if job.name == "poison" { "dead" } else { "done" };
         assert_eq!(job.outcome(), Some(expected), "{job:?}");
     }
+    // The line in the log comes after the record.
+    daemon.wait_log("timed out");
     assert_eq!(daemon.log_count("timed out"), 1);
 }
 
