@@ -16,7 +16,7 @@ CARGO   ?= cargo
 INSTALL ?= install
 BINARY   = $(or $(CARGO_TARGET_DIR),target)/release/settled
 EXAMPLES = $(sort $(wildcard packaging/examples/*.toml packaging/examples/*.conf)) packaging/systemd/hardened.conf
-WORKERS  = $(sort $(wildcard packaging/examples/worker*))
+WORKERS  = $(sort $(filter-out %.toml,$(wildcard packaging/examples/worker*)))
 MANPAGES = $(sort $(wildcard man/*.[1-8]))
 
 .PHONY: build demo test lint bench fuzz vm-test vm-package-test install uninstall deb rpm package-test clean help
