@@ -432,7 +432,7 @@ fn files_that_stay_are_concluded_once_by_marks() {
         name: "c",
     };
     c.configure(4, &keys);
-    let daemons = [a.start(), b.start(), c.start()];
+    let mut daemons = [a.start(), b.start(), c.start()];
     for number in 0..40 {
         let end = c.wait_outcome(&format!("f{number}"));
         assert_eq!(end, ("done".to_owned(), "elsewhere".to_owned()));
@@ -454,7 +454,10 @@ fn files_that_stay_are_concluded_once_by_marks() {
     until("and so is this", || by("f1") == 2);
     until("its end", || ended(&bed).get("f1") == Some(&2));
     assert_eq!(begun(&bed).len(), 45);
-    drop(daemons);
+    // A stop waits for the mark that is being written.
+    for daemon in &mut daemons {
+        assert_eq!(daemon.stop(), Some(0));
+    }
     let marks = notes(&bed, "in/marks");
     assert_eq!(
         marks.iter().filter(|name| name.ends_with(".done")).count(),
