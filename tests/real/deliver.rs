@@ -275,25 +275,9 @@ fn a_full_disk_costs_the_file_its_attempts_and_leaves_nothing() {
         println!("not run: this needs root");
         return;
     }
-    struct Small(PathBuf);
-    impl Drop for Small {
-        fn drop(&mut self) {
-            let _ = std::process::Command::new("umount")
-                .arg("-l")
-                .arg(&self.0)
-                .status();
-        }
-    }
     let bed = Bed::new();
     let out = bed.path("out");
-    fs::create_dir(&out).expect("a directory");
-    let status = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=1m", "small"])
-        .arg(&out)
-        .status()
-        .expect("mount");
-    assert!(status.success());
-    let small = Small(out.clone());
+    let small = kit::Small::mount(out.clone(), "1m");
     put(&bed, "big", &content("big", 3 << 20));
     kit::configure(
         &bed,

@@ -248,3 +248,23 @@ pub fn example(name: &str) -> PathBuf {
         .join("packaging/examples")
         .join(name)
 }
+
+/// A small filesystem, for as long as this lives. Needs root.
+pub struct Small(pub PathBuf);
+
+impl Small {
+    /// At a new directory; `size` as mount(8) takes it for a tmpfs.
+    pub fn mount(at: PathBuf, size: &str) -> Small {
+        std::fs::create_dir(&at).expect("a directory");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "small"]);
+        assert!(mount.arg(&at).status().expect("mount").success());
+        Small(at)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}

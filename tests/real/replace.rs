@@ -312,21 +312,8 @@ fn a_disposition_that_fails_backs_off() {
         println!("not run: this needs root");
         return;
     }
-    struct Small(std::path::PathBuf);
-    impl Drop for Small {
-        fn drop(&mut self) {
-            let _ = std::process::Command::new("umount")
-                .arg("-l")
-                .arg(&self.0)
-                .status();
-        }
-    }
     let bed = Bed::new();
-    let full = Small(bed.path("full"));
-    fs::create_dir(&full.0).expect("a directory");
-    let mut mount = std::process::Command::new("mount");
-    mount.args(["-t", "tmpfs", "-o", "size=64k", "small"]);
-    assert!(mount.arg(&full.0).status().expect("mount").success());
+    let full = crate::kit::Small::mount(bed.path("full"), "64k");
     let others = bed.path("others");
     fs::create_dir(&others).expect("a directory");
     bed.configure_text(&format!(
