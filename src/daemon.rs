@@ -4,6 +4,7 @@
 mod burst;
 mod compaction;
 mod control;
+mod late;
 mod output;
 mod room;
 mod start;
@@ -106,6 +107,8 @@ struct Daemon {
     held: Vec<Signal>,
     /// Answers of scouts and ends of children, which wait until every event before them has been read.
     late: Vec<Input>,
+    /// How far those may go.
+    behind: late::Late,
     /// Room for a turn's inputs and effects; empty between turns.
     inputs: Vec<Input>,
     effects: Vec<Effect>,
@@ -262,31 +265,37 @@ impl Daemon {
         let mut ready = std::mem::take(&mut self.due.scouts);
         ready.sort_unstable();
         ready.dedup();
+        // What waits for events that are still to be read is enough for the turn that has read them.
+        let enough = self.behind.is_behind();
         ready.retain(|token| {
-            self.scouts
-                .ready(mono, *token, ANSWERS_A_TURN, &mut self.late)
+            enough
+                || self
+                    .scouts
+                    .ready(mono, *token, ANSWERS_A_TURN, &mut self.late)
         });
         self.due.scouts = ready;
         self.drain_children();
         self.scouts.tick(mono, &mut self.children, &mut self.late);
-        if self.drain_inotify(inputs)? {
-            inputs.append(&mut self.late);
-        }
+        let told = self.drain_inotify(inputs)?;
+        inputs.extend(self.late.drain(..told));
         self.room.check(&mut self.journal, self.now.mono, inputs);
         Ok(())
     }
 
-    fn drain_inotify(&mut self, inputs: &mut Vec<Input>) -> Result<bool, Fatal> {
+    /// How many of what waits for events may be told now.
+    fn drain_inotify(&mut self, inputs: &mut Vec<Input>) -> Result<usize, Fatal> {
         // Not only when it is due: what was just taken may be younger than an event not yet told of.
         if !self.due.inotify && self.late.is_empty() {
-            return Ok(true);
+            return Ok(0);
         }
+        let failed = |error| Fatal::new(70, format!("read from inotify: {error}"));
         let before = inputs.len();
-        let drained = self
-            .watcher
-            .drain(EVENTS_A_TURN, inputs)
-            .map_err(|error| Fatal::new(70, format!("read from inotify: {error}")))?;
-        self.due.inotify = !drained;
+        if !self.late.is_empty() {
+            let queued = self.watcher.queued().map_err(failed)?;
+            self.behind.before(self.late.len(), queued);
+        }
+        let drained = self.watcher.drain(EVENTS_A_TURN, inputs).map_err(failed)?;
+        self.due.inotify = !drained.empty;
         if self.burst.read(self.now.mono, inputs.len() > before) {
             // What has come meanwhile is told of at once (epoll(7)).
             self.poll
@@ -294,7 +303,8 @@ impl Daemon {
                 .register(&mut self.watcher, INOTIFY, Interest::READABLE)
                 .map_err(|error| Fatal::new(70, format!("epoll_ctl: {error}")))?;
         }
-        Ok(drained)
+        let waiting = self.late.len();
+        Ok(self.behind.after(waiting, drained.bytes, drained.empty))
     }
 
     /// Signals are taken from the sockets that they come by.

@@ -10,6 +10,8 @@
 
 mod list;
 
+pub use list::Listing;
+
 use crate::core::ask::{Facts, Fault, Held, Kind, Place, Resolved, Stat, Version};
 use crate::core::ids::MountId;
 use crate::core::{Mount, NotStarted, StartStep};
@@ -36,7 +38,6 @@ pub struct Wanted {
 pub struct Prober {
     base: Option<Base>,
     mounts: Option<Vec<Mount>>,
-    dents: Vec<u8>,
 }
 
 #[derive(Debug)]

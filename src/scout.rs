@@ -1,5 +1,6 @@
-//! A process for each mount that does the path work there: `process` is its life, `wire` the frames between it and the
-//! daemon, `lane` what the daemon knows about one; here is the daemon's side of them all.
+//! A process for each mount that does the path work there: `process` is its life, `listings` the directories it lists,
+//! `wire` the frames between it and the daemon, `lane` what the daemon knows about one; here is the daemon's side of them
+//! all.
 //!
 //! Invariants:
 //! * Every question is answered once, whatever happens to the process it went to: one that died is replaced and its
@@ -11,6 +12,7 @@
 //! A scout is started with the first question for its mount. A resolver ends with its answer.
 
 mod lane;
+mod listings;
 mod process;
 mod wire;
 
@@ -150,8 +152,8 @@ impl Scouts {
         }
     }
 
-    /// A scout's socket is ready: appends what was answered to `out`, at most about `budget` inputs. True if there
-    /// is more, and this is to be called again with the same token without waiting for the poll.
+    /// A scout's socket is ready: appends what was answered to `out`, about as much as `budget` probes are, of which a name
+    /// in a listing counts as one. True if there is more, and this is to be called again with the same token without waiting for the poll.
     pub fn ready(&mut self, now: Mono, token: Token, budget: usize, out: &mut Vec<Input>) -> bool {
         let number = (token.0 & 0xffff_ffff) as u64;
         let Some(&id) = self.numbers.get(&number) else {

@@ -57,6 +57,15 @@ pub struct Watcher {
     random: u64,
 }
 
+/// What [`Watcher::drain`] has read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// The queue was empty after it.
+    pub empty: bool,
+    /// At least so many bytes: names are filled up in the queue, here they are counted as they are.
+    pub bytes: usize,
+}
+
 impl Watcher {
     /// A new, empty instance.
     ///
@@ -82,16 +91,25 @@ impl Watcher {
         self.loss != Loss::None
     }
 
-    /// Appends what waits in the kernel's queue to `into`, until that is empty (`true`) or about
-    /// `budget_events` were read (`false`: call again, readiness will not be signalled anew). A read takes
-    /// whole buffers, so up to 16 events more than the budget may come, and at least one is always asked for.
+    /// How many bytes of events wait in the kernel's queue.
+    ///
+    /// # Errors
+    /// None is known for an instance that is open.
+    pub fn queued(&self) -> io::Result<usize> {
+        sys::notify::queued(self.inotify.as_fd())
+    }
+
+    /// Appends what waits in the kernel's queue to `into`, until that is empty or about `budget_events` were read (call
+    /// again then, readiness will not be signalled anew). A read takes whole buffers, so up to 16 events more than the
+    /// budget may come, and at least one is always asked for.
     ///
     /// # Errors
     /// What read(2) gives, other than "nothing there" and "interrupted". What was read before the error is
     /// in `into`.
-    pub fn drain(&mut self, budget_events: usize, into: &mut Vec<Input>) -> io::Result<bool> {
+    pub fn drain(&mut self, budget_events: usize, into: &mut Vec<Input>) -> io::Result<Drained> {
         let mut left = budget_events;
         let mut lost = false;
+        let mut bytes = 0;
         let result = loop {
             let room = left.saturating_mul(SMALLEST).clamp(LARGEST, BUFFER);
             let buffer = self.buffer.get_mut(..room).unwrap_or_default();
@@ -103,6 +121,7 @@ impl Watcher {
             };
             for event in events {
                 left = left.saturating_sub(1);
+                bytes += SMALLEST + event.name.map_or(0, |name| name.len());
                 if event.mask.contains(EventMask::Q_OVERFLOW) {
                     into.push(Input::Overflow);
                     continue;
@@ -125,7 +144,7 @@ impl Watcher {
         if lost && self.loss == Loss::Told {
             into.push(Input::Overflow);
         }
-        result
+        result.map(|empty| Drained { empty, bytes })
     }
 
     /// Removes a watch. One that the kernel has removed already (its directory is gone or was unmounted) is
@@ -196,7 +215,7 @@ mod tests {
 
     fn all(watcher: &mut Watcher) -> Vec<Input> {
         let mut seen = Vec::new();
-        while !watcher.drain(1000, &mut seen).unwrap() {}
+        while !watcher.drain(1000, &mut seen).unwrap().empty {}
         seen
     }
 
@@ -310,9 +329,15 @@ mod tests {
         let (mut seen, mut drains) = (Vec::new(), 0);
         loop {
             let before = seen.len();
-            let end = watcher.drain(50, &mut seen).unwrap();
+            let queued = watcher.queued().unwrap();
+            let drained = watcher.drain(50, &mut seen).unwrap();
             assert!(seen.len() - before <= 50 + 16);
-            if end {
+            assert!(drained.bytes >= (seen.len() - before) * SMALLEST);
+            assert!(
+                drained.bytes <= queued - watcher.queued().unwrap(),
+                "never more than was read"
+            );
+            if drained.empty {
                 break;
             }
             drains += 1;
@@ -324,7 +349,7 @@ mod tests {
         assert!(drains >= 1000 / 66);
         assert_eq!(names_with(&seen, mask::CREATE), wanted);
         assert!(
-            watcher.drain(0, &mut seen).unwrap(),
+            watcher.drain(0, &mut seen).unwrap().empty,
             "an empty queue is at its end"
         );
     }

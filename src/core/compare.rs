@@ -38,13 +38,14 @@ impl Core {
         let before = std::mem::replace(&mut state.last_cost_ns, cost);
         state.dir_cost_ns = cost.min(before);
         state.scan_dirs = scan.dirs;
-        state.sieve = None;
         let first_ever = !std::mem::replace(&mut state.scanned_ever, true);
         let first = !std::mem::replace(&mut state.scanned, true);
         let id = state.id;
         // Whatever made another one necessary may have moved files between the listings of this one.
         let again = std::mem::take(&mut state.scan_again);
         if !again {
+            // The next scan may be years away. Where it is at once, what comes meanwhile waits for no new one.
+            state.sieve = None;
             state.compared = Some(scan.started);
             let mut scan = scan;
             let wanted = self.out_of_sight(watch, &scan.missing_dirs);
@@ -86,7 +87,9 @@ impl Core {
         if let Some(awaits) = &scan.awaits {
             return !awaits.is_empty();
         }
-        let awaits: BTreeMap<FileKey, bool> = self.unfresh(watch).map(|key| (key, false)).collect();
+        let awaits: BTreeMap<FileKey, bool> = (self.unfresh(watch).into_iter())
+            .map(|key| (key, false))
+            .collect();
         let any = !awaits.is_empty();
         for key in awaits.keys() {
             self.queue_probe(*key);
@@ -137,6 +140,7 @@ impl Core {
 
     /// What the scan waits for was renamed before it was seen.
     pub(super) fn scan_awaits_instead(&mut self, watch: u32, from: FileKey, to: FileKey) {
+        self.catch_up(to);
         if self
             .candidates
             .get(&to)
@@ -159,8 +163,8 @@ impl Core {
         &mut self,
         watch: u32,
         started: Mono,
-        missing: Vec<(FileKey, u64)>,
-        displaced: Vec<(FileKey, u64)>,
+        missing: BTreeSet<(FileKey, u64)>,
+        displaced: BTreeSet<(FileKey, u64)>,
     ) {
         // Went by a rename whose other half was not heard, or before this one was: two directories' events may
         // be told in another order when the watch descriptor of one was not known yet.
@@ -304,7 +308,7 @@ impl Core {
             ..known
         };
         if let Some(scan) = &mut state.scan {
-            scan.missing.push((aside, known.version));
+            scan.missing.insert((aside, known.version));
         }
         self.record_dir(aside.dir());
         self.files.put(aside, known);

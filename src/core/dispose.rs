@@ -61,10 +61,7 @@ impl Core {
             .is_some_and(|node| !node.bound || node.displaced.is_some())
         {
             // Not yet known to be the directory that it was: its listing asks again, but for one that has lost its name.
-            if self.jobs.get(&id).is_some_and(|job| job.displaced) {
-                self.timers
-                    .set(Timer::Dispose(id), self.now.mono.after(NAMELESS_WAIT));
-            }
+            self.asks_nameless(id);
             return;
         }
         if let Some(job) = self.jobs.get_mut(&id)
@@ -86,6 +83,17 @@ impl Core {
             },
             Asked::Dispose { job: id, path },
         );
+    }
+
+    /// What waits for its directory is asked for by the names there; what has lost its name asks by itself.
+    pub(super) fn asks_nameless(&mut self, id: JobId) {
+        let nameless = self.jobs.get(&id).is_some_and(|job| {
+            job.displaced && matches!(job.phase, Phase::Disposing { asked: false, .. })
+        });
+        if nameless && !self.timers.is_set(Timer::Dispose(id)) {
+            self.timers
+                .set(Timer::Dispose(id), self.now.mono.after(NAMELESS_WAIT));
+        }
     }
 
     fn private_name(&self, id: JobId) -> Vec<u8> {

@@ -617,6 +617,7 @@ impl Core {
                     job.displaced = true;
                 }
                 self.job_of.remove(&key);
+                self.asks_nameless(id);
             }
             Phase::PostLook { end } => {
                 self.conclude(id, Outcome::Superseded, Some(end), Vec::new());

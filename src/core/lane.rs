@@ -9,10 +9,12 @@ use super::tree::Bind;
 use super::turns::Turns;
 use super::{Asked, Core, ScoutId};
 use crate::plan::{Action, Observe, Order};
-use std::collections::VecDeque;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-/// Listings in flight for one scout: it takes them one after another anyway.
+/// Listings in flight for one scout. A watch that has none may have one beyond that: the scout lists directories of
+/// different watches in turns, and a large one of another must not keep it waiting.
 const BINDS_MAX: usize = 16;
 /// Probes in flight for one scout.
 const PROBES_MAX: usize = 512;
@@ -37,13 +39,15 @@ pub(super) struct Lane {
     /// Jobs whose files are to be looked at.
     pub looks: VecDeque<JobId>,
     binds_asked: usize,
+    /// How many of them each watch has; none is zero.
+    binds_of: BTreeMap<u32, usize>,
     probes_asked: usize,
     looks_asked: usize,
     /// Its scout's answers so far.
     pub answers: u64,
     /// Its scout has owed an answer for longer than usual.
     pub slow: bool,
-    /// When its scout last finished with something.
+    /// When its scout last answered something.
     done_at: Mono,
     /// Since when its scout is said not to answer.
     pub silent: Option<Mono>,
@@ -57,6 +61,21 @@ impl Lane {
             asked,
             self.binds.len() + self.probes.len() + self.looks.len(),
         )
+    }
+
+    fn has_room_for_bind(&self) -> bool {
+        self.binds.any(|watch| self.may_bind(watch))
+    }
+
+    fn may_bind(&self, watch: u32) -> bool {
+        self.binds_asked < BINDS_MAX || !self.binds_of.contains_key(&watch)
+    }
+
+    fn next_bind(&mut self) -> Option<DirId> {
+        let mut binds = std::mem::take(&mut self.binds);
+        let next = binds.pop_front_of(|watch| self.may_bind(watch));
+        self.binds = binds;
+        next
     }
 
     fn has_room_for_look(&self) -> bool {
@@ -81,11 +100,11 @@ impl Core {
             .is_some_and(|lane| lane.binds_asked > 0 || !lane.binds.is_empty())
     }
 
-    /// A directory's scan learns how long the scout was at it: since it was asked (at the earliest when the scan began), or
-    /// had finished with what it was asked before.
+    /// A directory's scan learns how long the scout was at it for this answer: since it was asked (at the earliest when the
+    /// scan began), or gave its last answer to anything, for it does one thing at a time.
     pub(super) fn bind_took(&mut self, lane: MountId, dir: DirId, asked: Option<Mono>) {
         let now = self.now.mono;
-        let free = self.lane(lane).done_at;
+        let free = std::mem::replace(&mut self.lane(lane).done_at, now);
         let Some(node) = self.tree.get(dir).filter(|node| node.in_scan) else {
             return;
         };
@@ -96,10 +115,16 @@ impl Core {
         }
     }
 
-    pub(super) fn bind_answered(&mut self, lane: MountId) {
+    pub(super) fn bind_answered(&mut self, lane: MountId, watch: u32) {
         let now = self.now.mono;
         let of = self.lane(lane);
         of.binds_asked -= 1;
+        if let Entry::Occupied(mut of_watch) = of.binds_of.entry(watch) {
+            *of_watch.get_mut() -= 1;
+            if *of_watch.get() == 0 {
+                of_watch.remove();
+            }
+        }
         of.answers += 1;
         of.done_at = now;
         self.binds_asked -= 1;
@@ -151,17 +176,14 @@ impl Core {
             .iter()
             .filter(|(_, lane)| {
                 lane.silent.is_none()
-                    && ((!lane.binds.is_empty() && lane.binds_asked < BINDS_MAX)
+                    && (lane.has_room_for_bind()
                         || (!lane.looks.is_empty() && lane.has_room_for_look())
                         || (!lane.probes.is_empty() && lane.has_room_for_probe()))
             })
             .map(|(mount, _)| *mount)
             .collect();
         for mount in mounts {
-            while self.lane(mount).binds_asked < BINDS_MAX {
-                let Some(dir) = self.lane(mount).binds.pop_front() else {
-                    break;
-                };
+            while let Some(dir) = self.lane(mount).next_bind() {
                 self.ask_bind(mount, dir);
             }
             while self.lane(mount).has_room_for_look() {
@@ -217,8 +239,10 @@ impl Core {
     }
 
     /// A listing, or what may spare it, is on its way.
-    pub(super) fn bind_goes(&mut self, lane: MountId) {
-        self.lane(lane).binds_asked += 1;
+    pub(super) fn bind_goes(&mut self, lane: MountId, watch: u32) {
+        let of = self.lane(lane);
+        of.binds_asked += 1;
+        *of.binds_of.entry(watch).or_default() += 1;
         self.binds_asked += 1;
     }
 
@@ -256,14 +280,14 @@ impl Core {
             .watches
             .get(watch as usize)
             .is_some_and(|watch| watch.plan.observe != Observe::Poll);
-        self.bind_goes(lane);
+        self.bind_goes(lane, watch);
         let ask = self.ask(
             ScoutId::Mount(place.mount),
             Question::Bind {
                 place,
                 watch: inotify,
             },
-            Asked::Bind { dir, lane },
+            Asked::Bind { dir, lane, watch },
         );
         if let Some(node) = self.tree.get_mut(dir) {
             node.asked = ask;
@@ -271,6 +295,7 @@ impl Core {
     }
 
     fn ask_probe(&mut self, lane: MountId, key: FileKey) {
+        self.catch_up(key);
         let Some(candidate) = self.candidates.get(&key) else {
             return;
         };

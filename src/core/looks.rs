@@ -108,7 +108,7 @@ impl Core {
         if self
             .candidates
             .get(&key)
-            .is_some_and(|candidate| candidate.hinted > at)
+            .is_some_and(|candidate| self.heard_at(candidate) > at)
         {
             // Something happened to it after the question: the answer is about what was before.
             self.ask_look(id);

@@ -114,10 +114,12 @@ enum Asked {
     Bind {
         dir: DirId,
         lane: MountId,
+        watch: u32,
     },
     Moved {
         dir: DirId,
         lane: MountId,
+        watch: u32,
     },
     Probe {
         key: FileKey,
@@ -372,32 +374,38 @@ impl Core {
             (Asked::Resolve { watch, dir }, Answer::Resolved(result)) => {
                 self.resolved(watch, dir, result);
             }
-            (Asked::Bind { dir, lane }, answer)
+            (Asked::Bind { dir, lane, watch }, answer)
                 if self.tree.get(dir).is_none_or(|node| node.asked != ask) =>
             {
                 if let Answer::Bound(Ok(bound)) = answer {
                     self.bound_for_nobody(bound);
                 }
                 if last {
-                    self.bind_answered(lane);
+                    self.bind_answered(lane, watch);
                 }
             }
-            (Asked::Bind { dir, lane }, Answer::Bound(Err(fault))) => {
-                self.bind_answered(lane);
+            (Asked::Bind { dir, lane, watch }, Answer::Bound(Err(fault))) => {
+                self.bind_answered(lane, watch);
                 self.bind_failed(dir, fault);
             }
             (Asked::Bind { dir, .. }, Answer::Bound(Ok(bound))) => self.bound(dir, bound),
-            (Asked::Bind { dir, .. }, Answer::Entries(entries)) => self.entries(dir, entries),
-            (Asked::Bind { dir, lane }, Answer::Listed(result)) => {
+            (Asked::Bind { dir, lane, .. }, Answer::Entries(entries)) => {
                 let asked = self.tree.get(dir).map(|node| node.bound_at);
                 self.bind_took(lane, dir, asked);
-                self.bind_answered(lane);
+                self.entries(dir, entries);
+            }
+            (Asked::Bind { dir, lane, watch }, Answer::Listed(result)) => {
+                let asked = self.tree.get(dir).map(|node| node.bound_at);
+                self.bind_took(lane, dir, asked);
+                self.bind_answered(lane, watch);
                 match result {
                     Ok(()) => self.listed(dir),
                     Err(fault) => self.bind_failed(dir, fault),
                 }
             }
-            (Asked::Moved { dir, lane }, Answer::Moved(result)) => {
+            (Asked::Moved { dir, lane, watch }, Answer::Moved(result)) => {
+                self.bind_took(lane, dir, None);
+                self.bind_answered(lane, watch);
                 self.names_moved(ask, lane, dir, result);
             }
             (Asked::Probe { key, lane, path }, Answer::Probed(result)) => {

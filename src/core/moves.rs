@@ -102,6 +102,7 @@ impl Core {
             return false;
         }
         // Events may have come since the listing: the candidate is looked at again.
+        self.catch_up(to);
         let Some(mut candidate) = self.candidates.remove(&to) else {
             return false;
         };

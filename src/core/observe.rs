@@ -247,14 +247,7 @@ impl Core {
         // What was kept for directories on their way is among what they list now.
         self.stash.clear();
         self.stash_lost = false;
-        // A close may be among it: what looked like a link may be a file half written.
-        for candidate in self.candidates.values_mut() {
-            candidate.signal = Signal::Scan;
-            candidate.hinted = self.now.mono;
-            candidate.granted = None;
-            candidate.stale = candidate.asked.is_some();
-        }
-        self.none_is_fresh();
+        self.heard_of_any();
         self.rescan_all("the kernel's event queue overflowed");
     }
 

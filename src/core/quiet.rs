@@ -80,6 +80,7 @@ impl Core {
 
     /// Asks now or arms the timer for when asking makes sense.
     pub(super) fn ask_when_due(&mut self, key: FileKey) {
+        self.catch_up(key);
         let patience = self.patience(key, Held::NotAsked);
         let now = self.now.mono;
         let Some(candidate) = self.candidates.get_mut(&key) else {
@@ -109,6 +110,7 @@ impl Core {
     /// Arms the timers of what was created, unless more was heard of it in the same turn, as is usual in a burst.
     pub(super) fn await_closes(&mut self) {
         for key in std::mem::take(&mut self.links) {
+            self.catch_up(key);
             if let Some(candidate) = self.candidates.get(&key)
                 && candidate.signal == Signal::Link
                 && candidate.asked.is_none()

@@ -31,6 +31,7 @@ pub(super) struct HalfRename {
 impl Core {
     /// The file that a candidate was is renamed: an answer on its way is about that one.
     pub(super) fn left_its_name(&mut self, key: FileKey) {
+        self.catch_up(key);
         self.see(key, None);
         self.set_fresh(key, false);
         if let Some(candidate) = self.candidates.get_mut(&key) {
@@ -287,6 +288,9 @@ impl Core {
         if let Some(id) = job {
             self.rename_job(id, from, to, to_dir, to_name, mark);
             self.release_key(from);
+        }
+        if let Some(watch) = self.tree.get(to_dir).map(|node| node.watch) {
+            self.goes_on_being_sought(watch, from, to);
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{Asked, Core, ScoutId};
 use crate::core::ask::Question;
 use crate::core::observe::errno_text;
 use crate::plan::Level;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 const ENOENT: i32 = 2;
@@ -36,9 +36,9 @@ pub struct Scan {
     /// All of its directories.
     pub dirs: u64,
     /// Remembered files and owed jobs that a complete listing did not show, with their version digests.
-    pub missing: Vec<(FileKey, u64)>,
+    pub missing: BTreeSet<(FileKey, u64)>,
     /// The same of names that a listing showed with another version: what had them may have been renamed.
-    pub displaced: Vec<(FileKey, u64)>,
+    pub displaced: BTreeSet<(FileKey, u64)>,
     /// Directories that a complete listing of their parent did not show.
     pub missing_dirs: Vec<DirId>,
     /// When it began.
@@ -80,8 +80,8 @@ impl Core {
         state.scan = Some(Scan {
             outstanding: 0,
             dirs: 0,
-            missing: Vec::new(),
-            displaced: Vec::new(),
+            missing: BTreeSet::new(),
+            displaced: BTreeSet::new(),
             missing_dirs: Vec::new(),
             started,
             awaits: None,
@@ -476,7 +476,28 @@ impl Core {
             .get_mut(watch as usize)
             .and_then(|watch| watch.scan.as_mut())
         {
-            scan.displaced.push((key, version));
+            scan.displaced.insert((key, version));
+        }
+    }
+
+    /// An event says that the file `from` is `to` now, and what is remembered and owed went along. If a listing of the
+    /// scan under way had shown something else under the name, that was not its file: it is sought from where it is now.
+    pub(super) fn goes_on_being_sought(&mut self, watch: u32, from: FileKey, to: FileKey) {
+        let owed = self.job_of.get(&to).and_then(|id| self.jobs.get(id));
+        let owed = owed.map(|job| version_digest(&job.version));
+        let known = self.files.get(to).map(|known| known.version);
+        let Some(scan) = self
+            .watches
+            .get_mut(watch as usize)
+            .and_then(|watch| watch.scan.as_mut())
+        else {
+            return;
+        };
+        for version in owed.into_iter().chain(known) {
+            if scan.displaced.contains(&(from, version)) || scan.missing.contains(&(from, version))
+            {
+                scan.displaced.insert((to, version));
+            }
         }
     }
 

@@ -3,7 +3,8 @@
 use super::Core;
 use super::ask::Version;
 use super::files::{FileKey, version_digest};
-use super::settle::{Candidate, Waits};
+use super::settle::{Candidate, Signal, Waits};
+use super::time::Mono;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What candidates are looked up by.
@@ -17,6 +18,18 @@ pub(super) struct Seen {
     held: BTreeSet<FileKey>,
     /// How often any of them was seen.
     sightings: u64,
+    /// How often anything may have happened to any of them, and when it did last.
+    upheavals: u32,
+    upheaval_at: Mono,
+    /// The watches whose `unfresh` are complete since.
+    complete: BTreeSet<u32>,
+}
+
+impl Seen {
+    /// What a new candidate knows.
+    pub(super) fn upheavals(&self) -> u32 {
+        self.upheavals
+    }
 }
 
 impl Core {
@@ -63,12 +76,37 @@ impl Core {
         }
     }
 
-    /// Anything may have happened to any of them.
-    pub(super) fn none_is_fresh(&mut self) {
-        for candidate in self.candidates.values_mut() {
-            candidate.fresh = false;
+    /// Anything may have happened to any of them. Each is told when it is its turn ([`Core::catch_up`]): there may be a
+    /// million of them, and this many times in a second.
+    pub(super) fn heard_of_any(&mut self) {
+        self.seen.upheavals = self.seen.upheavals.wrapping_add(1);
+        self.seen.upheaval_at = self.now.mono;
+        self.seen.complete.clear();
+    }
+
+    /// Tells a candidate what may have happened to it.
+    pub(super) fn catch_up(&mut self, key: FileKey) {
+        let (upheavals, at) = (self.seen.upheavals, self.seen.upheaval_at);
+        let Some(candidate) = self.candidates.get_mut(&key) else {
+            return;
+        };
+        if std::mem::replace(&mut candidate.upheavals, upheavals) == upheavals {
+            return;
         }
-        self.seen.unfresh = self.candidates.keys().copied().collect();
+        // A close may be among it: what looked like a link may be a file half written.
+        candidate.signal = Signal::Scan;
+        candidate.hinted = at;
+        candidate.granted = None;
+        candidate.stale = candidate.asked.is_some();
+        self.set_fresh(key, false);
+    }
+
+    /// When something was heard of a candidate last.
+    pub(super) fn heard_at(&self, candidate: &Candidate) -> Mono {
+        match candidate.upheavals == self.seen.upheavals {
+            true => candidate.hinted,
+            false => self.seen.upheaval_at,
+        }
     }
 
     /// A candidate waits for the end of a scan, or for room.
@@ -88,14 +126,32 @@ impl Core {
     }
 
     /// The candidates of a watch of which something was heard since they were looked at.
-    pub(super) fn unfresh(&self, watch: u32) -> impl Iterator<Item = FileKey> {
-        self.seen.unfresh.iter().copied().filter(move |key| {
-            self.is_in(watch, key.dir())
-                && self
-                    .candidates
-                    .get(key)
-                    .is_some_and(|candidate| !candidate.fresh)
-        })
+    pub(super) fn unfresh(&mut self, watch: u32) -> Vec<FileKey> {
+        let dirs = self.tree.of_watch(watch);
+        if self.seen.complete.insert(watch) {
+            let behind: Vec<FileKey> = match self.candidates.len() < dirs.len() {
+                true => self.candidates.keys().copied().collect(),
+                false => (dirs.iter())
+                    .flat_map(|dir| self.candidates.range(FileKey::range(*dir)))
+                    .map(|(key, _)| *key)
+                    .collect(),
+            };
+            behind.into_iter().for_each(|key| self.catch_up(key));
+        }
+        let unfresh = |key: &FileKey| {
+            let candidate = self.candidates.get(key);
+            candidate.is_some_and(|candidate| !candidate.fresh)
+        };
+        let all = &self.seen.unfresh;
+        match all.len() < dirs.len() {
+            true => (all.iter().copied())
+                .filter(|key| self.is_in(watch, key.dir()) && unfresh(key))
+                .collect(),
+            false => (dirs.iter())
+                .flat_map(|dir| all.range(FileKey::range(*dir)).copied())
+                .filter(unfresh)
+                .collect(),
+        }
     }
 
     /// The candidates of a watch that wait for `what`, which holds many.

@@ -100,6 +100,8 @@ pub struct Candidate {
     pub refusals: u8,
     /// What it waits for.
     pub waits: Waits,
+    /// How often it may have changed with all others, as far as it was told.
+    pub upheavals: u32,
     /// A person was told that it waits.
     pub alerted: bool,
     /// Job changes in a row before this one, if an event came while its job ran.
@@ -137,6 +139,8 @@ impl Core {
             }
             _ => 0,
         };
+        self.catch_up(key);
+        let upheavals = self.seen.upheavals();
         let candidate = self.candidates.entry(key).or_insert_with(|| {
             Box::new(Candidate {
                 dir,
@@ -156,6 +160,7 @@ impl Core {
                 granted: None,
                 refusals: 0,
                 waits: Waits::Probe,
+                upheavals,
                 alerted: false,
                 reruns: 0,
             })
@@ -258,6 +263,7 @@ impl Core {
 
     /// Judges a candidate by what its probe found.
     fn judge(&mut self, ask: AskId, key: FileKey, path: Vec<u8>, result: Result<Facts, Fault>) {
+        self.catch_up(key);
         let Some(candidate) = self.candidates.get_mut(&key) else {
             return;
         };

@@ -43,11 +43,12 @@ impl Core {
             return false;
         }
         node.bind = Bind::Asked;
-        self.bind_goes(lane);
+        let watch = node.watch;
+        self.bind_goes(lane, watch);
         let ask = self.ask(
             ScoutId::Mount(place.mount),
             Question::Moved { place },
-            Asked::Moved { dir, lane },
+            Asked::Moved { dir, lane, watch },
         );
         if let Some(node) = self.tree.get_mut(dir) {
             node.asked = ask;
@@ -63,8 +64,6 @@ impl Core {
         dir: DirId,
         result: Result<DirTimes, Fault>,
     ) {
-        self.bind_took(lane, dir, None);
-        self.bind_answered(lane);
         let now = self.now.mono;
         let Some(node) = self.tree.get_mut(dir).filter(|node| node.asked == ask) else {
             return;

@@ -25,11 +25,6 @@ impl<T> Turns<T> {
         self.queues.entry(watch).or_default().push_back(one);
     }
 
-    /// The next of the watch whose turn it is.
-    pub(super) fn pop_front(&mut self) -> Option<T> {
-        self.pop_front_of(|_| true)
-    }
-
     /// The next of the watch whose turn it is among those that `may`.
     pub(super) fn pop_front_of(&mut self, may: impl Fn(u32) -> bool) -> Option<T> {
         let after = self.last.checked_add(1);
@@ -45,6 +40,11 @@ impl<T> Turns<T> {
             self.queues.remove(&watch);
         }
         one
+    }
+
+    /// Whether one of the watches for which something waits `may`.
+    pub(super) fn any(&self, may: impl Fn(u32) -> bool) -> bool {
+        self.queues.keys().any(|watch| may(*watch))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -69,7 +69,7 @@ mod tests {
         turns.push_back(2, 10);
         turns.push_back(9, 20);
         turns.push_back(9, 21);
-        let all: Vec<i32> = std::iter::from_fn(|| turns.pop_front()).collect();
+        let all: Vec<i32> = std::iter::from_fn(|| turns.pop_front_of(|_| true)).collect();
         assert_eq!(all, [10, 0, 20, 1, 21, 2, 3]);
         assert!(turns.is_empty());
     }
@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(turns.pop_front_of(|watch| watch != 2), Some(7));
         assert_eq!(turns.pop_front_of(|watch| watch < 7), Some(2));
         assert_eq!(turns.pop_front_of(|watch| watch < 7), None);
-        assert_eq!(turns.pop_front(), Some(9));
+        assert_eq!(turns.pop_front_of(|_| true), Some(9));
     }
 
     #[test]
@@ -92,9 +92,9 @@ mod tests {
         turns.push_back(u32::MAX, 1);
         turns.push_back(u32::MAX, 2);
         turns.push_back(0, 3);
-        assert_eq!(turns.pop_front(), Some(1));
-        assert_eq!(turns.pop_front(), Some(3));
-        assert_eq!(turns.pop_front(), Some(2));
-        assert_eq!(turns.pop_front(), None);
+        assert_eq!(turns.pop_front_of(|_| true), Some(1));
+        assert_eq!(turns.pop_front_of(|_| true), Some(3));
+        assert_eq!(turns.pop_front_of(|_| true), Some(2));
+        assert_eq!(turns.pop_front_of(|_| true), None);
     }
 }

@@ -82,12 +82,14 @@ impl Core {
     pub(super) fn evidence(&self, candidate: &Candidate) -> Vec<Fact> {
         let mut facts = Vec::new();
         let mut add = |at: Mono, text: String| facts.push(self.fact(at, text));
-        if candidate.since != candidate.hinted {
+        let heard_at = self.heard_at(candidate);
+        if candidate.since != heard_at {
             add(candidate.since, "first heard of".into());
         }
         add(
-            candidate.hinted,
+            heard_at,
             match candidate.signal {
+                _ if heard_at != candidate.hinted => "events were lost, perhaps of this file",
                 Signal::Scan => "found by a listing",
                 Signal::Link => "linked into place, or being written",
                 Signal::Moved => "renamed into place",

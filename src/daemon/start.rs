@@ -164,6 +164,7 @@ impl Daemon {
             burst: super::burst::Burst::default(),
             held: Vec::new(),
             late: Vec::new(),
+            behind: super::late::Late::default(),
             inputs: Vec::new(),
             effects: Vec::new(),
             room: Room::new(slack.look),

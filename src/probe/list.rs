@@ -17,39 +17,119 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 const DENTS_BYTES: usize = 32 * 1024;
 
 /// An answer is sent when its names and stats have come to about this many bytes.
-const CHUNK_BYTES: usize = 64 * 1024;
+const CHUNK_BYTES: usize = 8 * 1024;
 
 /// About what an [`Entry`] needs on the wire besides its name.
 const ENTRY_BYTES: usize = 48;
 
+/// A directory whose listing is under way: what comes of [`Prober::open_listing`], for [`Prober::list_on`].
+#[derive(Debug)]
+pub struct Listing {
+    place: Place,
+    dir: OwnedFd,
+    /// The directory as it was opened.
+    opened: libc::statx,
+    /// Names on which other filesystems lie.
+    covered: BTreeSet<Vec<u8>>,
+    dents: Dents,
+    /// Not said yet.
+    entries: Vec<Entry>,
+    /// About what they need on the wire.
+    bytes: usize,
+    /// Listed and then not found.
+    not_found: BTreeSet<Vec<u8>>,
+}
+
 impl Prober {
-    /// Answers `Question::Bind`: watches the directory where `watches` is given, then lists it. What is created after
-    /// [`Answer::Bound`] gives an event, what was there before is in the listing.
-    ///
-    /// A name on which another filesystem is mounted is not looked at, for that belongs to another scout: it is
-    /// listed as a directory whose version is all zero, or with EXDEV if it is none.
+    /// Answers `Question::Bind` from beginning to end.
     pub fn bind(
         &mut self,
         place: &Place,
         watches: Option<&mut Watches>,
         say: &mut dyn FnMut(Answer),
     ) {
-        let dir = match self.open_dir(place) {
-            Ok(dir) => dir,
-            Err(fault) => return say(Answer::Bound(Err(fault))),
+        let Some(mut listing) = self.open_listing(place, watches, say) else {
+            return;
         };
-        let raw = match stat_fd(dir.as_fd()) {
-            Ok(raw) => raw,
-            Err(errno) => return say(Answer::Bound(Err(fault(errno)))),
+        let mut names = usize::MAX;
+        while self.list_on(&mut listing, &mut names, say) {}
+    }
+
+    /// Begins to answer `Question::Bind`: watches the directory where `watches` is given. What is created after
+    /// [`Answer::Bound`] gives an event, what was there before is in the listing. `None`: the answer is complete.
+    ///
+    /// A name on which another filesystem is mounted is not looked at, for that belongs to another scout: it is
+    /// listed as a directory whose version is all zero, or with EXDEV if it is none.
+    pub fn open_listing(
+        &mut self,
+        place: &Place,
+        watches: Option<&mut Watches>,
+        say: &mut dyn FnMut(Answer),
+    ) -> Option<Listing> {
+        let opened = self.open_dir(place).and_then(|dir| {
+            let raw = stat_fd(dir.as_fd()).map_err(fault)?;
+            Ok((dir, raw))
+        });
+        let (dir, opened) = match opened {
+            Ok(opened) => opened,
+            Err(fault) => {
+                say(Answer::Bound(Err(fault)));
+                return None;
+            }
         };
-        let mtime_ns = stat_of(&raw).version.mtime_ns;
-        let ident = directory_ident(&raw, dir.as_fd(), mtime_ns);
+        let mtime_ns = stat_of(&opened).version.mtime_ns;
+        let ident = directory_ident(&opened, dir.as_fd(), mtime_ns);
         let wd = watches.map(|watches| add_watch(watches, dir.as_fd()));
         say(Answer::Bound(Ok(Bound { wd, ident })));
-        let listed = self
-            .list(place, dir.as_fd(), say)
-            .and_then(|()| self.still_there(place, &raw));
-        say(Answer::Listed(listed));
+        match self.covered(&place.path()) {
+            Ok(covered) => Some(Listing {
+                place: place.clone(),
+                dir,
+                opened,
+                covered,
+                dents: Dents::default(),
+                entries: Vec::new(),
+                bytes: 0,
+                not_found: BTreeSet::new(),
+            }),
+            Err(errno) => {
+                say(Answer::Listed(Err(fault(errno))));
+                None
+            }
+        }
+    }
+
+    /// Goes on with a listing by at most `names` names, and takes those that it looked at off that. False: it is complete,
+    /// and [`Answer::Listed`] was said.
+    pub fn list_on(
+        &mut self,
+        listing: &mut Listing,
+        names: &mut usize,
+        say: &mut dyn FnMut(Answer),
+    ) -> bool {
+        let ended = match listing.look_on(names, say) {
+            Ok(true) => return true,
+            Ok(false) => self.list_rest(listing, say),
+            Err(fault) => Err(fault),
+        };
+        say(Answer::Listed(ended));
+        false
+    }
+
+    /// What is to be done after the last name.
+    fn list_rest(
+        &mut self,
+        listing: &mut Listing,
+        say: &mut dyn FnMut(Answer),
+    ) -> Result<(), Fault> {
+        if !listing.not_found.is_empty() {
+            let again = self.still_listed(&listing.place, &listing.not_found)?;
+            listing.entries.extend(again);
+        }
+        if !listing.entries.is_empty() {
+            say(Answer::Entries(std::mem::take(&mut listing.entries)));
+        }
+        self.still_there(&listing.place, &listing.opened)
     }
 
     /// Answers `Question::Moved`.
@@ -72,48 +152,6 @@ impl Prober {
         open_below(base, &place.rel, DIRECTORY, below()).map_err(fault)
     }
 
-    fn list(
-        &mut self,
-        place: &Place,
-        dir: BorrowedFd<'_>,
-        say: &mut dyn FnMut(Answer),
-    ) -> Result<(), Fault> {
-        let covered = self.covered(&place.path()).map_err(fault)?;
-        let mut entries = Vec::new();
-        let mut bytes = 0;
-        let mut not_found = BTreeSet::new();
-        each(dir, &mut self.dents, &mut |record| {
-            let name = record.name.to_bytes();
-            let stat = if covered.contains(name) {
-                record.covered()
-            } else {
-                match look(dir, record.name) {
-                    Err(libc::ENOENT) => {
-                        not_found.insert(name.to_vec());
-                        return;
-                    }
-                    stat => stat,
-                }
-            };
-            bytes += name.len() + ENTRY_BYTES;
-            entries.push(Entry {
-                name: name.to_vec(),
-                stat,
-            });
-            if bytes >= CHUNK_BYTES {
-                say(Answer::Entries(std::mem::take(&mut entries)));
-                bytes = 0;
-            }
-        })?;
-        if !not_found.is_empty() {
-            entries.extend(self.still_listed(place, &not_found)?);
-        }
-        if !entries.is_empty() {
-            say(Answer::Entries(entries));
-        }
-        Ok(())
-    }
-
     /// Names that were listed and not found, as far as another listing has them too. They have not vanished: an NFS client
     /// goes on for up to `acdirmax` not to find a name that it once did not find, though it lists it (nfs(5)).
     fn still_listed(
@@ -123,7 +161,8 @@ impl Prober {
     ) -> Result<Vec<Entry>, Fault> {
         let again = self.open_dir(place)?;
         let mut entries = Vec::new();
-        each(again.as_fd(), &mut self.dents, &mut |record| {
+        let mut dents = Dents::default();
+        while let Some(record) = dents.next(again.as_fd())? {
             let name = record.name.to_bytes();
             if names.contains(name) {
                 entries.push(Entry {
@@ -131,7 +170,7 @@ impl Prober {
                     stat: look(again.as_fd(), record.name),
                 });
             }
-        })?;
+        }
         Ok(entries)
     }
 
@@ -159,36 +198,94 @@ impl Prober {
     }
 }
 
+impl Listing {
+    /// Looks at the names that come, at most so many. True: there may be more.
+    fn look_on(&mut self, names: &mut usize, say: &mut dyn FnMut(Answer)) -> Result<bool, Fault> {
+        let dir = self.dir.as_fd();
+        while *names > 0 {
+            *names -= 1;
+            let Some(record) = self.dents.next(dir)? else {
+                return Ok(false);
+            };
+            let name = record.name.to_bytes();
+            let stat = if self.covered.contains(name) {
+                record.covered()
+            } else {
+                match look(dir, record.name) {
+                    Err(libc::ENOENT) => {
+                        self.not_found.insert(name.to_vec());
+                        continue;
+                    }
+                    stat => stat,
+                }
+            };
+            self.bytes += name.len() + ENTRY_BYTES;
+            self.entries.push(Entry {
+                name: name.to_vec(),
+                stat,
+            });
+            if self.bytes >= CHUNK_BYTES {
+                say(Answer::Entries(std::mem::take(&mut self.entries)));
+                self.bytes = 0;
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The records of an open directory, read in blocks.
+#[derive(Debug, Default)]
+struct Dents {
+    block: Vec<u8>,
+    /// How much of the block is filled, and was taken.
+    filled: usize,
+    taken: usize,
+}
+
+impl Dents {
+    /// The next record that is not the directory's own or its parent's.
+    fn next(&mut self, dir: BorrowedFd<'_>) -> Result<Option<Record<'_>>, Fault> {
+        loop {
+            if self.taken == self.filled && !self.fill(dir)? {
+                return Ok(None);
+            }
+            let start = self.taken;
+            let mut rest = self.block.get(start..self.filled).unwrap_or_default();
+            let own = match Record::take(&mut rest)? {
+                Some(record) => matches!(record.name.to_bytes(), b"." | b".."),
+                None => true,
+            };
+            self.taken = self.filled - rest.len();
+            if !own {
+                // Once more, as a borrow that is given away in a loop lasts for all of it.
+                let mut record = self.block.get(start..self.filled).unwrap_or_default();
+                return Record::take(&mut record);
+            }
+        }
+    }
+
+    /// False: there is nothing more.
+    fn fill(&mut self, dir: BorrowedFd<'_>) -> Result<bool, Fault> {
+        self.block.resize(DENTS_BYTES, 0);
+        self.taken = 0;
+        self.filled = loop {
+            match file::getdents(dir, &mut self.block) {
+                Ok(filled) => break filled,
+                Err(Errno::EINTR) => {}
+                // ELOOP is about the listing here, which an NFS server repeats for ever, and not about a link.
+                Err(errno) => return Err(Fault::Here(errno as i32)),
+            }
+        };
+        Ok(self.filled > 0)
+    }
+}
+
 /// By way of the descriptor: by path, links in the middle would be followed.
 fn add_watch(watches: &mut Watches, dir: BorrowedFd<'_>) -> Result<i32, i32> {
     let mask = WatchMask::from_bits_truncate(mask::WATCHED);
     match watches.add(self_path(dir), mask) {
         Ok(wd) => Ok(wd.get_watch_descriptor_id()),
         Err(error) => Err(error.raw_os_error().unwrap_or(libc::EIO)),
-    }
-}
-
-/// Calls `take` with every record of an open directory but its own and its parent's.
-fn each(
-    dir: BorrowedFd<'_>,
-    dents: &mut Vec<u8>,
-    take: &mut dyn FnMut(&Record<'_>),
-) -> Result<(), Fault> {
-    dents.resize(DENTS_BYTES, 0);
-    loop {
-        let filled = match file::getdents(dir, dents) {
-            Ok(0) => return Ok(()),
-            Ok(filled) => filled,
-            Err(Errno::EINTR) => continue,
-            // ELOOP is about the listing here, which an NFS server repeats for ever, and not about a link.
-            Err(errno) => return Err(Fault::Here(errno as i32)),
-        };
-        let mut rest = dents.get(..filled).unwrap_or_default();
-        while let Some(record) = Record::take(&mut rest)? {
-            if !matches!(record.name.to_bytes(), b"." | b"..") {
-                take(&record);
-            }
-        }
     }
 }
 

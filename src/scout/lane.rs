@@ -270,7 +270,7 @@ impl Lane {
         link.write(registry)
     }
 
-    /// Takes answers. True: the budget was used up, and there may be more.
+    /// Takes answers that weigh about `budget` together ([`weight`]). True: it was used up, and there may be more.
     ///
     /// # Errors
     /// The process is gone, or does not talk sense.
@@ -281,19 +281,19 @@ impl Lane {
         scratch: &mut [u8],
         out: &mut Vec<Input>,
     ) -> io::Result<bool> {
-        let end = out.len() + budget;
+        let mut budget = budget;
         loop {
             let Some(link) = &mut self.link else {
                 return Ok(false);
             };
             let inbox = std::mem::take(&mut link.inbox);
-            let taken = self.take_frames(now, &inbox, end, out)?;
+            let taken = self.take_frames(now, &inbox, &mut budget, out)?;
             let Some(link) = &mut self.link else {
                 return Ok(false);
             };
             link.inbox = inbox;
             link.inbox.drain(..taken);
-            if out.len() >= end {
+            if budget == 0 {
                 return Ok(true);
             }
             let filled = match link.stream.read(scratch) {
@@ -318,16 +318,17 @@ impl Lane {
         &mut self,
         now: Mono,
         inbox: &[u8],
-        end: usize,
+        budget: &mut usize,
         out: &mut Vec<Input>,
     ) -> io::Result<usize> {
         let malformed = || io::Error::from(io::ErrorKind::InvalidData);
         let mut rest = inbox;
-        while out.len() < end {
+        while *budget > 0 {
             let Some(frame) = wire::take(&mut rest).map_err(|_| malformed())? else {
                 break;
             };
             let (id, answer) = postcard::from_bytes(frame).map_err(|_| malformed())?;
+            *budget = budget.saturating_sub(weight(&answer));
             self.heard_of(now, id, answer, out);
         }
         Ok(inbox.len() - rest.len())
@@ -593,6 +594,14 @@ impl Link {
             self.wants_room = full;
         }
         Ok(())
+    }
+}
+
+/// How much an answer is for the core to work on, in probes: each name of a listing is about one.
+fn weight(answer: &Option<Answer>) -> usize {
+    match answer {
+        Some(Answer::Entries(entries)) => entries.len().max(1),
+        _ => 1,
     }
 }
 

@@ -1,9 +1,11 @@
 //! A scout's life: it reads questions, asks the kernel, writes answers, until its socket ends.
 //!
-//! Questions are answered in order, except that a file which has to be copied, or goes to another mount, is handed to
-//! a process of its own: neither its size nor a server that does not answer may keep the mount's other questions.
+//! Questions are answered in order, with two exceptions. A listing is made piece by piece between the other questions
+//! (`listings`), so that a large directory does not keep them. A file which has to be copied, or goes to another mount, is
+//! handed to a process of its own: neither its size nor a server that does not answer may keep the mount's other questions.
 //! That process reports on a pipe, and dies with its scout, so that no two ever work on one file.
 
+use super::listings::Listings;
 use super::wire::{self, Malformed};
 use crate::core::ask::{Act, Answer, Disposal, Exports, Question};
 use crate::core::ids::AskId;
@@ -18,6 +20,8 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::SndBuf;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid, getppid, pipe2, read, write};
 use std::collections::VecDeque;
@@ -26,6 +30,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 /// Answers are written when they come to this many bytes, and before the scout waits: some sixty probes, so that the daemon
 /// works on the first while the last are asked.
 const FLUSH_BYTES: usize = 4096;
+
+/// What may be said and not read, in the kernel's own reckoning, which is about twice the bytes (socket(7), SO_SNDBUF).
+const SEND_BYTES: usize = 64 * 1024;
 
 /// Bytes read from the socket at once.
 const READ_BYTES: usize = 16 * 1024;
@@ -99,6 +106,9 @@ struct Scout {
     mover: Mover<fn(&'static str)>,
     /// Answers that hold once the mover's directories are durable.
     held: Vec<(AskId, Disposal)>,
+    listings: Listings,
+    /// The daemon has read nearly everything.
+    may_list: bool,
     away: Vec<Away>,
     queue: VecDeque<(AskId, Question)>,
     /// Ended, or about to.
@@ -119,6 +129,8 @@ impl Scout {
             prober: Prober::new(),
             mover,
             held: Vec::new(),
+            listings: Listings::default(),
+            may_list: false,
             away: Vec::new(),
             queue: VecDeque::new(),
             zombies: Vec::new(),
@@ -126,8 +138,13 @@ impl Scout {
     }
 
     fn serve(&mut self) -> Result<(), End> {
+        // Only so that listings end sooner where it is more.
+        let _as_it_is = setsockopt(&self.socket, SndBuf, &SEND_BYTES);
         loop {
             self.answer_inbox()?;
+            if std::mem::take(&mut self.may_list) {
+                self.list_on()?;
+            }
             self.send_away()?;
             self.release()?;
             // Before the last answer: whoever has it may unmount.
@@ -136,7 +153,8 @@ impl Scout {
             if self.inbox.is_empty() {
                 self.inbox = Vec::new();
             }
-            if !self.away.is_empty() && !self.wait()? {
+            let must_look = !self.away.is_empty() || !self.listings.is_empty();
+            if must_look && !self.wait()? {
                 continue;
             }
             let start = self.inbox.len();
@@ -152,9 +170,12 @@ impl Scout {
         }
     }
 
-    /// Waits for the socket or the processes. True if the socket has something.
+    /// Waits for the socket or the processes. While there is something to be listed, also until the daemon has read
+    /// nearly all that was said: what it has not is before every other answer. True if the socket has a question.
     fn wait(&mut self) -> Result<bool, End> {
-        let mut fds = vec![PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        let mut awaited = PollFlags::POLLIN;
+        awaited.set(PollFlags::POLLOUT, !self.listings.is_empty());
+        let mut fds = vec![PollFd::new(self.socket.as_fd(), awaited)];
         let reports = self.away.iter().map(|away| away.report.as_fd());
         fds.extend(reports.map(|report| PollFd::new(report, PollFlags::POLLIN)));
         match poll(&mut fds, PollTimeout::NONE) {
@@ -164,11 +185,13 @@ impl Scout {
         }
         let mut ready = fds
             .iter()
-            .map(|fd| fd.revents().is_some_and(|events| !events.is_empty()));
-        let socket = ready.next().unwrap_or(false);
-        let ready: Vec<bool> = ready.collect();
+            .map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
+        let socket = ready.next().unwrap_or(PollFlags::empty());
+        let ready: Vec<bool> = ready.map(|events| !events.is_empty()).collect();
+        // A unix socket has room again when three quarters of what it may hold are free (unix_poll() in the kernel).
+        self.may_list = socket.contains(PollFlags::POLLOUT);
         self.hear(&ready);
-        Ok(socket)
+        Ok(socket.intersects(!PollFlags::POLLOUT))
     }
 
     /// Takes what the processes of their own reported.
@@ -215,7 +238,7 @@ impl Scout {
         let mut rest = inbox.as_slice();
         while let Some(frame) = wire::take(&mut rest)? {
             let (ask, question) = postcard::from_bytes(frame).map_err(|_| Malformed)?;
-            self.answer(ask, question)?;
+            self.answer(ask, question);
             if self.held.len() >= HELD_MAX {
                 self.release()?;
             }
@@ -229,7 +252,7 @@ impl Scout {
         Ok(())
     }
 
-    fn answer(&mut self, ask: AskId, question: Question) -> Result<(), End> {
+    fn answer(&mut self, ask: AskId, question: Question) {
         match &question {
             Question::Resolve { path } => {
                 say(&mut self.outbox, ask, Some(Answer::Resolved(resolve(path))));
@@ -252,18 +275,7 @@ impl Scout {
                 let times = self.prober.moved(place);
                 say(&mut self.outbox, ask, Some(Answer::Moved(times)));
             }
-            Question::Bind { place, watch } => {
-                let watches = watch.then_some(&mut self.watches);
-                let (socket, outbox) = (self.socket.as_fd(), &mut self.outbox);
-                let mut written = Ok(());
-                self.prober.bind(place, watches, &mut |answer| {
-                    say(outbox, ask, Some(answer));
-                    if outbox.len() >= FLUSH_BYTES && written.is_ok() {
-                        written = flush(socket, outbox);
-                    }
-                });
-                written?;
-            }
+            Question::Bind { .. } => self.listings.push(ask, question),
             Question::Exports => {
                 let tables = Tables::default();
                 // First, so that no change after this goes unheard.
@@ -276,7 +288,20 @@ impl Scout {
             }
             Question::Dispose { .. } => self.dispose(ask, question),
         }
-        Ok(())
+    }
+
+    /// Goes on with the listings for a moment.
+    fn list_on(&mut self) -> Result<(), End> {
+        let (socket, outbox) = (self.socket.as_fd(), &mut self.outbox);
+        let mut written = Ok(());
+        self.listings
+            .go_on(&mut self.prober, &mut self.watches, &mut |ask, answer| {
+                say(outbox, ask, Some(answer));
+                if outbox.len() >= FLUSH_BYTES && written.is_ok() {
+                    written = flush(socket, outbox);
+                }
+            });
+        written
     }
 
     fn dispose(&mut self, ask: AskId, question: Question) {
@@ -440,7 +465,7 @@ fn start_away(ask: AskId, question: &Question) -> nix::Result<Away> {
 
 fn say(out: &mut Vec<u8>, ask: AskId, answer: Option<Answer>) {
     if wire::put(out, &(ask, &answer)).is_err() {
-        // No answer is that long: a part of a listing ends at 64 KiB. Without it the daemon would wait, so it sees a
+        // No answer is that long: a part of a listing ends at 8 KiB. Without it the daemon would wait, so it sees a
         // scout that ends.
         process::exit_now(EX_PROTOCOL);
     }

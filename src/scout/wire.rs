@@ -8,7 +8,7 @@
 use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 
-/// The longest frame: a name is at most 255 bytes, a path 4096, a part of a listing about 64 KiB.
+/// The longest frame: a name is at most 255 bytes, a path 4096, a part of a listing about 8 KiB.
 const FRAME_MAX: usize = 1 << 20;
 
 const LENGTH: usize = 4;

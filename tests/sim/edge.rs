@@ -41,9 +41,9 @@ impl World {
         let entry = self.scouts.entry(scout).or_default();
         let lists = matches!(question, Question::Bind { .. } | Question::Moved { .. });
         entry.tasks.push_back(Task::new(ask, question));
-        // The looks of running jobs come on top.
+        // A watch that has none may have a listing of its own beside those. The looks of running jobs come on top.
         let (what, most) = if lists {
-            ("listings", 16)
+            ("listings", 15 + self.oracle.watches.len().max(1))
         } else {
             ("looks", 560)
         };
@@ -123,7 +123,10 @@ impl World {
             self.wake_scout(id, 0);
             return;
         }
-        let Some(task) = scout.tasks.front_mut() else {
+        let Some(at) = scout.next_task(&mut self.more) else {
+            return;
+        };
+        let Some(task) = scout.tasks.get_mut(at) else {
             return;
         };
         let ask = task.ask;
@@ -134,11 +137,11 @@ impl World {
         let Some(scout) = self.scouts.get_mut(&id) else {
             return;
         };
-        if let Some(place) = scout.tasks.front_mut() {
+        if let Some(place) = scout.tasks.get_mut(at) {
             *place = task;
         }
         if step.done {
-            scout.tasks.pop_front();
+            scout.tasks.remove(at);
         }
         let delay = match self.rng.below(10) {
             0..=7 => self.rng.below(200_000),

@@ -1,5 +1,5 @@
-//! The processes that touch the disk for the daemon: one thing after another, each step at a time of
-//! its own, so that the world moves between a listing's names, and between a mover's looks and acts.
+//! The processes that touch the disk for the daemon: one thing after another, but listings between all others, each step
+//! at a time of its own, so that the world moves between a listing's names, and between a mover's looks and acts.
 
 use crate::disk::*;
 use crate::rng::Rng;
@@ -8,7 +8,7 @@ use crate::story::show;
 use settled::core::ScoutId;
 use settled::core::ask::*;
 use settled::core::ids::{AskId, MountId};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A step's result: more answers, and whether the question is done.
 pub struct Step {
@@ -66,6 +66,34 @@ pub struct Scout {
     pub stuck_until: u64,
     /// Answers before this time are not delivered: a socket keeps its order.
     pub last_answer: u64,
+}
+
+impl Scout {
+    /// Which task goes on. Listings are made between the other questions, those below different bases in turns; what has
+    /// begun to dispose of a file is not interrupted.
+    pub fn next_task(&self, rng: &mut Rng) -> Option<usize> {
+        let lists = |task: &Task| matches!(task.question, Question::Bind { .. });
+        let begun = |task: &Task| !lists(task) && !matches!(task.state, State::Fresh);
+        if let Some(at) = self.tasks.iter().position(begun) {
+            return Some(at);
+        }
+        if !self.tasks.front().is_some_and(lists) {
+            return (!self.tasks.is_empty()).then_some(0);
+        }
+        let other = self.tasks.iter().position(|task| !lists(task));
+        if other.is_some() && rng.chance(1, 2) {
+            return other;
+        }
+        let mut bases = BTreeSet::new();
+        let firsts: Vec<usize> = (self.tasks.iter().enumerate())
+            .filter(|(_, task)| match &task.question {
+                Question::Bind { place, .. } => bases.insert(&place.base),
+                _ => false,
+            })
+            .map(|(at, _)| at)
+            .collect();
+        firsts.get(rng.below(firsts.len() as u64) as usize).copied()
+    }
 }
 
 pub type Scouts = BTreeMap<ScoutId, Scout>;

@@ -68,6 +68,7 @@ fn nothing_is_run_without_the_claim_directory_and_all_is_once_it_is_there() {
         put(&bed, format!("f{number}"), "x");
     }
     daemon.wait_log("no claim can be made");
+    until("all have settled", || daemon.log_count(" settled") == 5);
     daemon.signal(libc::SIGUSR1);
     daemon.wait_log("5 ready");
     assert_eq!(daemon.log_count("no claim can be made"), 1);

@@ -273,8 +273,8 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "no limit of listings in flight",
         file: "src/core/lane.rs",
-        old: r##"while self.lane(mount).binds_asked < BINDS_MAX {"##,
-        new: r##"while MUTANT || self.lane(mount).binds_asked < BINDS_MAX {"##,
+        old: r##"        self.binds_asked < BINDS_MAX ||"##,
+        new: r##"        MUTANT || self.binds_asked < BINDS_MAX ||"##,
     },
     Mutant {
         name: "no limit of probes in flight",
@@ -317,8 +317,8 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "the end of a scan waits for no probe",
         file: "src/core/compare.rs",
-        old: r##"self.unfresh(watch).map(|key| (key, false)).collect();"##,
-        new: r##"self.unfresh(watch).filter(|_| !MUTANT).map(|key| (key, false)).collect();"##,
+        old: r##"(self.unfresh(watch).into_iter())"##,
+        new: r##"(self.unfresh(watch).into_iter().filter(|_| !MUTANT))"##,
     },
     Mutant {
         name: "a scan that is repeated decides",
@@ -355,7 +355,8 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "an answer from before a rename counts",
         file: "src/core/renames.rs",
-        old: r##"        self.see(key, None);
+        old: r##"        self.catch_up(key);
+        self.see(key, None);
         self.set_fresh(key, false);
         if let Some(candidate) = self.candidates.get_mut(&key) {
             candidate.stale = candidate.asked.is_some();
@@ -366,6 +367,7 @@ pub const ALL: &[Mutant] = &[
         new: r##"        if MUTANT {
             return;
         }
+        self.catch_up(key);
         self.see(key, None);
         self.set_fresh(key, false);
         if let Some(candidate) = self.candidates.get_mut(&key) {
