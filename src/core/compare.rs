@@ -72,88 +72,8 @@ impl Core {
         }
     }
 
-    // ---- candidates that no probe has seen yet ----
-
-    /// Whether the end of a scan has to wait: a name that came by an event may be a missing file's new one, and
-    /// which file has it only its probe tells. What comes after the last listing is not waited for.
-    fn awaits(&mut self, watch: u32) -> bool {
-        let Some(scan) = self
-            .watches
-            .get(watch as usize)
-            .and_then(|state| state.scan.as_ref())
-        else {
-            return false;
-        };
-        if let Some(awaits) = &scan.awaits {
-            return !awaits.is_empty();
-        }
-        let awaits: BTreeMap<FileKey, bool> = (self.unfresh(watch).into_iter())
-            .map(|key| (key, false))
-            .collect();
-        let any = !awaits.is_empty();
-        for key in awaits.keys() {
-            self.queue_probe(*key);
-        }
-        if let Some(scan) = self
-            .watches
-            .get_mut(watch as usize)
-            .and_then(|state| state.scan.as_mut())
-        {
-            scan.awaits = Some(awaits);
-        }
-        any
-    }
-
     pub(super) fn is_in(&self, watch: u32, dir: DirId) -> bool {
         self.tree.get(dir).is_some_and(|node| node.watch == watch)
-    }
-
-    /// What the end of a watch's scan waits for.
-    fn awaited(&mut self, watch: u32) -> Option<&mut BTreeMap<FileKey, bool>> {
-        let scan = self.watches.get_mut(watch as usize)?.scan.as_mut()?;
-        scan.awaits.as_mut()
-    }
-
-    /// The candidate was seen, or is none any longer.
-    pub(super) fn scan_awaits_not(&mut self, key: FileKey) {
-        let Some(watch) = self.tree.get(key.dir()).map(|node| node.watch) else {
-            return;
-        };
-        if let Some(awaits) = self.awaited(watch) {
-            awaits.remove(&key);
-        }
-    }
-
-    /// A probe answered, and something was heard of its file meanwhile. The answer to the question after it is from
-    /// after the last listing, whatever goes on to be heard: a file that is written all the time holds up no scan.
-    pub(super) fn scan_awaits_once_more(&mut self, key: FileKey) {
-        let Some(watch) = self.tree.get(key.dir()).map(|node| node.watch) else {
-            return;
-        };
-        if let Some(awaits) = self.awaited(watch)
-            && let Some(answered) = awaits.get_mut(&key)
-            && std::mem::replace(answered, true)
-        {
-            awaits.remove(&key);
-        }
-    }
-
-    /// What the scan waits for was renamed before it was seen.
-    pub(super) fn scan_awaits_instead(&mut self, watch: u32, from: FileKey, to: FileKey) {
-        self.catch_up(to);
-        if self
-            .candidates
-            .get(&to)
-            .is_none_or(|candidate| candidate.fresh)
-        {
-            return;
-        }
-        if let Some(awaits) = self.awaited(watch)
-            && awaits.contains_key(&from)
-        {
-            awaits.insert(to, false);
-            self.queue_probe(to);
-        }
     }
 
     // ---- renamed, gone, new ----
@@ -248,11 +168,8 @@ impl Core {
         if unseen.is_empty() && fading == 0 {
             return Vec::new();
         }
-        let wanted: BTreeSet<u64> = self
-            .candidates
-            .values()
-            .filter(|candidate| self.is_in(watch, candidate.dir))
-            .filter_map(|candidate| Some(version_digest(&candidate.seen.as_ref()?.0)))
+        let wanted: BTreeSet<u64> = (self.candidates_of(watch))
+            .filter_map(|(_, candidate)| Some(version_digest(&candidate.seen.as_ref()?.0)))
             .collect();
         if wanted.is_empty() {
             return Vec::new();

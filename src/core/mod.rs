@@ -38,6 +38,7 @@ mod vocabulary;
 pub mod words;
 
 mod attempt;
+mod awaits;
 mod changes;
 mod claims;
 mod compare;
@@ -327,6 +328,8 @@ impl Core {
                 Timer::Ready => self.say_ready(),
                 Timer::Drain => self.drain_due(),
                 Timer::Sieve(watch) => self.sieve_due(watch),
+                // Ends of scans are looked for after all timers.
+                Timer::Awaits(_) => {}
                 Timer::Claim(job) => self.claim_due(job),
                 Timer::Keeper(watch) => self.keeper_due(watch),
                 Timer::Unanswered(run) => self.keeper_is_silent(run),

@@ -33,8 +33,8 @@ impl Core {
     pub(super) fn left_its_name(&mut self, key: FileKey) {
         self.catch_up(key);
         self.see(key, None);
-        self.set_fresh(key, false);
         if let Some(candidate) = self.candidates.get_mut(&key) {
+            candidate.fresh = false;
             candidate.stale = candidate.asked.is_some();
         }
     }

@@ -1,6 +1,7 @@
 //! First scan, overflow, doubt and poll are one operation: list, and compare with what is known.
 
 use super::ask::{Bound, Entry, Fault, Kind, Stat, Version};
+use super::awaits::Awaits;
 use super::files::{FileKey, version_digest};
 use super::ids::DirId;
 use super::settle::Signal;
@@ -12,7 +13,7 @@ use super::{Asked, Core, ScoutId};
 use crate::core::ask::Question;
 use crate::core::observe::errno_text;
 use crate::plan::Level;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 const ENOENT: i32 = 2;
@@ -43,9 +44,8 @@ pub struct Scan {
     pub missing_dirs: Vec<DirId>,
     /// When it began.
     pub started: Mono,
-    /// Everything is listed: the candidates whose version must be known before it can be told what was renamed, and
-    /// whether a probe of each has answered since.
-    pub awaits: Option<BTreeMap<FileKey, bool>>,
+    /// Everything is listed: the candidates whose version must be known before it can be told what was renamed.
+    pub awaits: Option<Awaits>,
     /// How long scouts were at its directories.
     pub cost: Duration,
 }

@@ -12,8 +12,6 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct Seen {
     /// The digest of the version that each was last seen as, where a birth time tells files apart.
     versions: BTreeSet<(u64, FileKey)>,
-    /// Those of which something was heard since, and some that were looked at after that.
-    unfresh: BTreeSet<FileKey>,
     /// Those that wait for what lets many go on at once, and some that did.
     held: BTreeSet<FileKey>,
     /// How often any of them was seen.
@@ -21,14 +19,25 @@ pub(super) struct Seen {
     /// How often anything may have happened to any of them, and when it did last.
     upheavals: u32,
     upheaval_at: Mono,
-    /// The watches whose `unfresh` are complete since.
-    complete: BTreeSet<u32>,
 }
 
 impl Seen {
     /// What a new candidate knows.
     pub(super) fn upheavals(&self) -> u32 {
         self.upheavals
+    }
+
+    /// Tells a candidate what may have happened to it.
+    pub(super) fn tell(&self, candidate: &mut Candidate) {
+        if std::mem::replace(&mut candidate.upheavals, self.upheavals) == self.upheavals {
+            return;
+        }
+        // A close may be among it: what looked like a link may be a file half written.
+        candidate.signal = Signal::Scan;
+        candidate.hinted = self.upheaval_at;
+        candidate.granted = None;
+        candidate.stale = candidate.asked.is_some();
+        candidate.fresh = false;
     }
 }
 
@@ -63,42 +72,18 @@ impl Core {
         }
     }
 
-    /// A candidate was looked at, or something was heard of it since.
-    pub(super) fn set_fresh(&mut self, key: FileKey, fresh: bool) {
-        let Some(candidate) = self.candidates.get_mut(&key) else {
-            return;
-        };
-        candidate.fresh = fresh;
-        if fresh {
-            self.seen.unfresh.remove(&key);
-        } else {
-            self.seen.unfresh.insert(key);
-        }
-    }
-
     /// Anything may have happened to any of them. Each is told when it is its turn ([`Core::catch_up`]): there may be a
     /// million of them, and this many times in a second.
     pub(super) fn heard_of_any(&mut self) {
         self.seen.upheavals = self.seen.upheavals.wrapping_add(1);
         self.seen.upheaval_at = self.now.mono;
-        self.seen.complete.clear();
     }
 
     /// Tells a candidate what may have happened to it.
     pub(super) fn catch_up(&mut self, key: FileKey) {
-        let (upheavals, at) = (self.seen.upheavals, self.seen.upheaval_at);
-        let Some(candidate) = self.candidates.get_mut(&key) else {
-            return;
-        };
-        if std::mem::replace(&mut candidate.upheavals, upheavals) == upheavals {
-            return;
+        if let Some(candidate) = self.candidates.get_mut(&key) {
+            self.seen.tell(candidate);
         }
-        // A close may be among it: what looked like a link may be a file half written.
-        candidate.signal = Signal::Scan;
-        candidate.hinted = at;
-        candidate.granted = None;
-        candidate.stale = candidate.asked.is_some();
-        self.set_fresh(key, false);
     }
 
     /// When something was heard of a candidate last.
@@ -120,38 +105,17 @@ impl Core {
     /// It is one no longer.
     pub(super) fn take_candidate(&mut self, key: FileKey) -> Option<Box<Candidate>> {
         self.see(key, None);
-        self.seen.unfresh.remove(&key);
         self.seen.held.remove(&key);
         self.candidates.remove(&key)
     }
 
-    /// The candidates of a watch of which something was heard since they were looked at.
-    pub(super) fn unfresh(&mut self, watch: u32) -> Vec<FileKey> {
-        let dirs = self.tree.of_watch(watch);
-        if self.seen.complete.insert(watch) {
-            let behind: Vec<FileKey> = match self.candidates.len() < dirs.len() {
-                true => self.candidates.keys().copied().collect(),
-                false => (dirs.iter())
-                    .flat_map(|dir| self.candidates.range(FileKey::range(*dir)))
-                    .map(|(key, _)| *key)
-                    .collect(),
-            };
-            behind.into_iter().for_each(|key| self.catch_up(key));
-        }
-        let unfresh = |key: &FileKey| {
-            let candidate = self.candidates.get(key);
-            candidate.is_some_and(|candidate| !candidate.fresh)
-        };
-        let all = &self.seen.unfresh;
-        match all.len() < dirs.len() {
-            true => (all.iter().copied())
-                .filter(|key| self.is_in(watch, key.dir()) && unfresh(key))
-                .collect(),
-            false => (dirs.iter())
-                .flat_map(|dir| all.range(FileKey::range(*dir)).copied())
-                .filter(unfresh)
-                .collect(),
-        }
+    /// The candidates of a watch.
+    pub(super) fn candidates_of(&self, watch: u32) -> impl Iterator<Item = (FileKey, &Candidate)> {
+        self.tree
+            .of_watch(watch)
+            .into_iter()
+            .flat_map(|dir| self.candidates.range(FileKey::range(dir)))
+            .map(|(key, candidate)| (*key, &**candidate))
     }
 
     /// The candidates of a watch that wait for `what`, which holds many.
@@ -160,11 +124,18 @@ impl Core {
         watch: u32,
         what: Waits,
     ) -> impl Iterator<Item = (FileKey, &Candidate)> {
-        self.seen.held.iter().filter_map(move |key| {
-            let candidate = self.candidates.get(key)?;
-            (candidate.waits == what && self.is_in(watch, key.dir()))
-                .then_some((*key, &**candidate))
-        })
+        let none = self.seen.held.is_empty();
+        let dirs = if none {
+            Vec::new()
+        } else {
+            self.tree.of_watch(watch)
+        };
+        dirs.into_iter()
+            .flat_map(|dir| self.seen.held.range(FileKey::range(dir)))
+            .filter_map(move |key| {
+                let candidate = self.candidates.get(key)?;
+                (candidate.waits == what).then_some((*key, &**candidate))
+            })
     }
 
     /// The candidates of a watch that were last seen as one of these versions.

@@ -139,7 +139,6 @@ impl Core {
             }
             _ => 0,
         };
-        self.catch_up(key);
         let upheavals = self.seen.upheavals();
         let candidate = self.candidates.entry(key).or_insert_with(|| {
             Box::new(Candidate {
@@ -165,6 +164,7 @@ impl Core {
                 reruns: 0,
             })
         });
+        self.seen.tell(candidate);
         candidate.reruns = candidate.reruns.max(reruns);
         if signal == Signal::Scan {
             let Some(stat) = stat else { return };
@@ -172,16 +172,15 @@ impl Core {
             if candidate.seen.is_some() || candidate.asked.is_some() || candidate.queued {
                 // Its own probes see what the listing saw, and later.
                 let same = candidate.seen() == Some(seen);
-                let fresh = candidate.fresh && same;
-                self.set_fresh(key, fresh);
+                candidate.fresh &= same;
                 if same {
                     self.sight(key);
                 }
                 return;
             }
             candidate.seen_at = now;
+            candidate.fresh = true;
             self.see(key, Some(seen));
-            self.set_fresh(key, true);
         } else {
             candidate.signal = signal;
             candidate.closed |= signal == Signal::Close;
@@ -189,7 +188,7 @@ impl Core {
             candidate.refusals = 0;
             candidate.granted = None;
             candidate.stale = candidate.asked.is_some();
-            self.set_fresh(key, false);
+            candidate.fresh = false;
             self.alert_waiting(key);
         }
         self.ask_when_due(key);
@@ -330,7 +329,9 @@ impl Core {
             self.ask_when_due(key);
             return;
         }
-        self.set_fresh(key, true);
+        if let Some(candidate) = self.candidates.get_mut(&key) {
+            candidate.fresh = true;
+        }
         if self.is_concluded(watch, key, &facts.stat, closed) {
             self.learn_ctime(key, &facts.stat);
             // A scan under way may have missed it before it came back.

@@ -43,6 +43,8 @@ pub enum Timer {
     Drain,
     /// More of what is remembered is to be added to a watch's sieve.
     Sieve(u32),
+    /// More candidates are to be gone over for the end of a watch's scan.
+    Awaits(u32),
     /// A job's claim is to be asked for again.
     Claim(JobId),
     /// A process that keeps claims has not answered for a while.

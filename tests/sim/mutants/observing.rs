@@ -316,9 +316,9 @@ pub const ALL: &[Mutant] = &[
     },
     Mutant {
         name: "the end of a scan waits for no probe",
-        file: "src/core/compare.rs",
-        old: r##"(self.unfresh(watch).into_iter())"##,
-        new: r##"(self.unfresh(watch).into_iter().filter(|_| !MUTANT))"##,
+        file: "src/core/awaits.rs",
+        old: r##"if candidate.is_some_and(|candidate| !candidate.fresh) {"##,
+        new: r##"if !MUTANT && candidate.is_some_and(|candidate| !candidate.fresh) {"##,
     },
     Mutant {
         name: "a scan that is repeated decides",
@@ -357,8 +357,8 @@ pub const ALL: &[Mutant] = &[
         file: "src/core/renames.rs",
         old: r##"        self.catch_up(key);
         self.see(key, None);
-        self.set_fresh(key, false);
         if let Some(candidate) = self.candidates.get_mut(&key) {
+            candidate.fresh = false;
             candidate.stale = candidate.asked.is_some();
         }
     }
@@ -369,8 +369,8 @@ pub const ALL: &[Mutant] = &[
         }
         self.catch_up(key);
         self.see(key, None);
-        self.set_fresh(key, false);
         if let Some(candidate) = self.candidates.get_mut(&key) {
+            candidate.fresh = false;
             candidate.stale = candidate.asked.is_some();
         }
     }
