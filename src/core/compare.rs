@@ -7,7 +7,6 @@ use super::moves::Moves;
 use super::record::Record;
 use super::replay::{lost_name, remembered};
 use super::settle::Waits;
-use super::sieve::Sieve;
 use super::time::Mono;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,7 +43,8 @@ impl Core {
         // Whatever made another one necessary may have moved files between the listings of this one.
         let again = std::mem::take(&mut state.scan_again);
         if !again {
-            // The next scan may be years away. Where it is at once, what comes meanwhile waits for no new one.
+            // The next scan may be years away. Where it is at once, what comes meanwhile waits for no new sieve, and what
+            // no file that is remembered or owed can have become goes on by the one that is there.
             state.sieve = None;
             state.compared = Some(scan.started);
             let mut scan = scan;
@@ -57,9 +57,7 @@ impl Core {
         if first_ever {
             self.append(Record::Scanned { watch: id });
         }
-        if again {
-            self.release_strangers(watch);
-        } else {
+        if !again {
             self.release(watch, Waits::ScanEnd);
         }
         if first {
@@ -333,46 +331,6 @@ impl Core {
         let owed = self.job_of.get(&key).and_then(|id| self.jobs.get(id));
         if owed.is_some_and(|job| version_digest(&job.version) == version && job.mark != mark) {
             self.job_gone(key);
-        }
-    }
-
-    /// The scan that ended is followed by another: of what waits for its end, everything goes on that no file that
-    /// is remembered or owed can have become.
-    fn release_strangers(&mut self, watch: u32) {
-        let mut waiting: BTreeMap<u64, Vec<FileKey>> = BTreeMap::new();
-        let mut inos = BTreeSet::new();
-        for (key, candidate) in self.held(watch, Waits::ScanEnd) {
-            if let Some((version, _)) = candidate.seen.as_deref() {
-                inos.insert(version.ino);
-                let version = version_digest(version);
-                waiting.entry(version).or_default().push(key);
-            }
-        }
-        if waiting.is_empty() {
-            return;
-        }
-        // Nearly all files are strangers to all of them: that is to be found out quickly.
-        let mut sieve = Sieve::new(waiting.len());
-        waiting.keys().for_each(|version| sieve.insert(*version));
-        for (key, known) in self.files.iter() {
-            if !known.gone
-                && sieve.may_hold(known.version)
-                && let Some(keys) = waiting.get_mut(&known.version)
-                && self.is_in(watch, key.dir())
-            {
-                keys.retain(|waits| *waits == key);
-            }
-        }
-        for job in self.jobs.values().filter(|job| job.watch == watch) {
-            if inos.contains(&job.version.ino)
-                && let Some(keys) = waiting.get_mut(&version_digest(&job.version))
-            {
-                let key = FileKey::new(job.dir, &job.name);
-                keys.retain(|waits| *waits == key);
-            }
-        }
-        for key in waiting.into_values().flatten() {
-            self.queue_probe(key);
         }
     }
 }

@@ -342,9 +342,11 @@ impl Core {
             return;
         }
         if another {
-            self.hold(key, Waits::ScanEnd);
             self.start_scan(watch);
-            return;
+            if self.may_be_known(watch, version_digest(&facts.stat.version)) {
+                self.hold(key, Waits::ScanEnd);
+                return;
+            }
         }
         if !self.of_size_and_age(watch, key, &facts.stat.version) {
             return;
