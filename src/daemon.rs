@@ -576,11 +576,18 @@ impl Daemon {
         self.tell(|manager| manager.reloading());
         // First what can fail.
         let taken = loaded.and_then(|plan| {
+            let log = self.log.elsewhere(plan.daemon.log);
+            let log = log.map_err(|error| error.to_string())?;
             self.listen(&plan.daemon.socket, plan.daemon.socket_group)?;
-            Ok(plan)
+            Ok((plan, log))
         });
         let plan = match taken {
-            Ok(plan) => {
+            Ok((plan, log)) => {
+                if let Some(log) = log {
+                    let text = format!("reload: the log goes on in {}", plan.daemon.log);
+                    self.say(Level::Info, text);
+                    self.log.moves_to(log);
+                }
                 self.log.set_level(plan.daemon.log_level);
                 self.scouts.set_silent_after(plan.daemon.mount_silent);
                 self.textfile.replan(&plan.daemon, self.now.mono);

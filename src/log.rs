@@ -47,10 +47,18 @@ struct Waiting {
     tells_of: u64,
 }
 
+/// Another place for lines, open.
+#[derive(Debug)]
+pub struct Elsewhere {
+    to: LogTo,
+    target: Target,
+}
+
 /// Where lines go.
 #[derive(Debug)]
 pub struct Log {
     level: Level,
+    to: LogTo,
     target: Target,
     queue: VecDeque<Waiting>,
     queued_bytes: usize,
@@ -83,6 +91,7 @@ impl Log {
     pub fn open_at(to: LogTo, level: Level, places: &Targets) -> Result<Log, OpenError> {
         Ok(Log {
             level,
+            to,
             target: Target::open(to, places).map_err(OpenError)?,
             queue: VecDeque::new(),
             queued_bytes: 0,
@@ -94,6 +103,40 @@ impl Log {
             wait: FIRST_WAIT,
             retry_at: None,
         })
+    }
+
+    /// A log that is open at the usual place and takes what comes after [`Log::moves_to`]; `None` if it is there already.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn elsewhere(&self, to: LogTo) -> Result<Option<Elsewhere>, OpenError> {
+        self.elsewhere_at(to, &Targets::default())
+    }
+
+    fn elsewhere_at(&self, to: LogTo, places: &Targets) -> Result<Option<Elsewhere>, OpenError> {
+        if to == self.to {
+            return Ok(None);
+        }
+        let target = Target::open(to, places).map_err(OpenError)?;
+        Ok(Some(Elsewhere { to, target }))
+    }
+
+    /// From now on lines go there. What the former place does not take at once is dropped, and counted at the new one.
+    pub fn moves_to(&mut self, elsewhere: Elsewhere) {
+        self.gathers = false;
+        self.write();
+        // Half of it is there.
+        self.torn = false;
+        for waiting in self.queue.drain(..) {
+            let lines = waiting.lines as u64;
+            self.untold = self.untold.saturating_add(waiting.tells_of.max(lines));
+            if waiting.tells_of == 0 {
+                self.dropped = self.dropped.saturating_add(lines);
+            }
+        }
+        self.queued_bytes = 0;
+        (self.failing, self.wait, self.retry_at) = (false, FIRST_WAIT, None);
+        (self.to, self.target) = (elsewhere.to, elsewhere.target);
     }
 
     /// From now on lines of this level and more urgent ones are written.

@@ -3,6 +3,7 @@
 
 use crate::core::select::Select;
 use crate::core::template::Template;
+use std::fmt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -81,6 +82,16 @@ pub enum LogTo {
     Syslog,
     /// Standard error.
     Stderr,
+}
+
+impl fmt::Display for LogTo {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            LogTo::Journald => "journald",
+            LogTo::Syslog => "syslog",
+            LogTo::Stderr => "standard error",
+        })
+    }
 }
 
 /// Log levels, most urgent first; a level includes those before it.

@@ -6,7 +6,7 @@ use crate::plan::{Action, AlertPlan, ClaimPlan, DaemonPlan, ProcessPlan, WatchPl
 use std::fmt::Debug;
 
 /// Keys of `[daemon]` that act at the start alone.
-pub(super) const AT_START: [&str; 4] = ["state", "state_force", "on_damage", "log"];
+pub(super) const AT_START: [&str; 3] = ["state", "state_force", "on_damage"];
 
 /// Plans are made of text, numbers and lists: what is written of them tells them apart.
 fn differ(old: &dyn Debug, new: &dyn Debug) -> bool {

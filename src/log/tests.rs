@@ -502,3 +502,42 @@ fn a_log_that_cannot_be_opened_is_a_sentence_with_a_remedy() {
         assert!(!text.contains('\n'));
     }
 }
+
+#[test]
+fn a_log_that_moves_leaves_nothing_behind_unsaid() {
+    for to in [LogTo::Journald, LogTo::Syslog] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let (reader, writer) = pipe();
+        let mut here = places(writer);
+        (here.journal, here.syslog) = (path.clone(), path.clone());
+        let mut log = Log::open_at(LogTo::Stderr, Level::Info, &here).unwrap();
+        assert!(log.elsewhere_at(LogTo::Stderr, &here).unwrap().is_none());
+        log.elsewhere_at(to, &here).unwrap_err();
+        let listener = listen(&path);
+        let elsewhere = log.elsewhere_at(to, &here).unwrap().unwrap();
+        // More than the pipe takes.
+        let total = 2_000;
+        for n in 0..total {
+            log.line(Level::Info, &numbered(n));
+        }
+        assert!(log.pending() > 0 && log.dropped() == 0);
+        log.moves_to(elsewhere);
+        log.line(Level::Info, &numbered(total));
+        drop(here);
+        assert_eq!((log.pending(), log.wants_wakeup()), (0, None));
+        let mut text = String::new();
+        for _ in 0..2 {
+            let bytes = received(&listener).unwrap();
+            text.push_str(&message(to, &bytes));
+            text.push('\n');
+        }
+        assert_eq!(told(&text), [Err(log.dropped()), Ok(total)], "{to:?}");
+        let left = everything(reader);
+        let whole = left
+            .lines()
+            .filter(|line| line.contains("in/a.csv"))
+            .count() as u64;
+        assert_eq!(whole + log.dropped(), total, "{to:?}");
+    }
+}

@@ -2,6 +2,7 @@
 
 use crate::bed::{Bed, Daemon, counts, until};
 use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -228,6 +229,46 @@ fn reload_takes_a_good_file_and_keeps_what_is_owed() {
 }
 
 #[test]
+fn reload_leaves_the_queue_of_a_watch_that_has_not_changed_alone() {
+    let bed = Bed::new();
+    fs::create_dir(bed.path("two")).expect("a directory");
+    let go = bed.path("go");
+    let text = |keys: &str| {
+        format!(
+            "[watch.w]\npath = {:?}\nsettle = \"0\"\nconcurrency = 1\n{}\n\
+             [watch.two]\npath = {:?}\nsettle = \"0\"\n{keys}{}\n",
+            bed.path("in"),
+            bed.run_key(&[&format!("until={}", go.display())]),
+            bed.path("two"),
+            bed.run_key(&[])
+        )
+    };
+    bed.configure_text(&text("include = [\"*.a\"]\n"));
+    let daemon = bed.start();
+    let names: Vec<OsString> = (0..20).rev().map(|n| format!("f{n}").into()).collect();
+    for (n, name) in names.iter().enumerate() {
+        fs::write(bed.inside(name), "x").expect("a file");
+        until("it is queued", || daemon.log_count(" settled") == n + 1);
+    }
+    bed.wait_runs(1);
+    bed.configure_text(&text("include = [\"*.b\"]\n"));
+    daemon.signal(libc::SIGHUP);
+    daemon.wait_log("reloaded");
+    fs::write(bed.path("two/x.b"), "x").expect("a file");
+    bed.wait_runs(2);
+    let log = daemon.log();
+    let after = log.iter().skip_while(|line| !line.contains("reload"));
+    let about: Vec<_> = after.filter(|line| line.contains("watch=w ")).collect();
+    assert!(about.is_empty(), "{about:?}");
+    fs::write(&go, "").expect("a sign");
+    let runs = bed.wait_runs(21);
+    let own: Vec<_> = runs.iter().filter(|run| run.watch == "w").collect();
+    let order: Vec<_> = own.iter().map(|run| run.name()).collect();
+    assert_eq!(order, names);
+    assert!(own.iter().all(|run| run.attempt == 1), "{own:?}");
+}
+
+#[test]
 fn reload_of_a_bad_file_changes_nothing() {
     let bed = Bed::new();
     bed.configure(&[], "settle = \"0\"\n");
@@ -238,6 +279,39 @@ fn reload_of_a_bad_file_changes_nothing() {
     daemon.wait_log("settled.toml:2");
     fs::write(bed.inside("a"), "x").expect("a file");
     bed.wait_runs(1);
+}
+
+/// Where this machine has the place that is asked for, and where not.
+#[test]
+fn reload_takes_the_log_to_another_place_or_leaves_it_where_it_is() {
+    for (to, socket) in [
+        ("syslog", "/dev/log"),
+        ("journald", "/run/systemd/journal/socket"),
+    ] {
+        let bed = Bed::new();
+        bed.configure(&[], "settle = \"0\"\n");
+        let daemon = bed.start();
+        let text = fs::read_to_string(bed.path("settled.toml")).expect("a configuration");
+        let other = text.replace("log = \"stderr\"", &format!("log = \"{to}\""));
+        assert_ne!(other, text);
+        fs::write(bed.path("settled.toml"), other).expect("a configuration");
+        daemon.signal(libc::SIGHUP);
+        let moves = std::os::unix::net::UnixDatagram::unbound()
+            .and_then(|sender| sender.connect(socket))
+            .is_ok();
+        if moves {
+            daemon.wait_log(&format!("the log goes on in {to}"));
+        } else {
+            daemon.wait_log(&format!("cannot log to {to} at {socket}"));
+            daemon.wait_log("nothing changes");
+        }
+        fs::write(bed.inside("a"), "x").expect("a file");
+        bed.wait_runs(1);
+        match moves {
+            true => assert_eq!(daemon.log_count(" settled"), 0),
+            false => daemon.wait_log(" settled"),
+        }
+    }
 }
 
 #[test]
