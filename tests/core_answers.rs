@@ -153,6 +153,7 @@ impl Bed {
         let bound = Bound {
             wd: Some(Ok(wd)),
             ident,
+            ctime_ns: 0,
         };
         self.answer(
             ask,

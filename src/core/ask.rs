@@ -230,6 +230,8 @@ pub struct Bound {
     pub wd: Option<Result<i32, i32>>,
     /// Which directory it is: `ino`, `btime_ns`, `generation`, and `mtime_ns` of the directory.
     pub ident: Version,
+    /// Its change time, from before the first of its names was read.
+    pub ctime_ns: i64,
 }
 
 /// Which directory it is, and when its names changed last.

@@ -197,6 +197,7 @@ impl Core {
             None => {}
         }
         self.identify(dir, &bound.ident);
+        self.times_are(dir, &bound);
         self.redo_disposals_in(dir, !again);
     }
 

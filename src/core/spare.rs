@@ -5,7 +5,7 @@
 //! old attributes anyway. Two changes within the grain of the server's clock have one time, so a time tells only what came
 //! after it was known for longer than any grain.
 
-use super::ask::{DirTimes, Fault};
+use super::ask::{Bound, DirTimes, Fault};
 use super::ids::{AskId, DirId, MountId};
 use super::tree::{Bind, Names};
 use super::{Asked, Core, ScoutId};
@@ -54,6 +54,29 @@ impl Core {
             node.asked = ask;
         }
         true
+    }
+
+    /// A directory is about to be listed, which moved at these times.
+    pub(super) fn times_are(&mut self, dir: DirId, bound: &Bound) {
+        if self.spares_for(dir).is_zero() {
+            return;
+        }
+        let since = self.now.mono;
+        let Some(node) = self.tree.get_mut(dir) else {
+            return;
+        };
+        let times = DirTimes {
+            ino: bound.ident.ino,
+            btime_ns: bound.ident.btime_ns,
+            ctime_ns: bound.ctime_ns,
+        };
+        if node.names_at.is_none_or(|names| names.times != times) {
+            node.names_at = Some(Names {
+                times,
+                since,
+                listed: None,
+            });
+        }
     }
 
     /// The names moved then, or the directory cannot be asked.

@@ -77,10 +77,14 @@ impl Prober {
                 return None;
             }
         };
-        let mtime_ns = stat_of(&opened).version.mtime_ns;
-        let ident = directory_ident(&opened, dir.as_fd(), mtime_ns);
+        let stat = stat_of(&opened);
+        let ident = directory_ident(&opened, dir.as_fd(), stat.version.mtime_ns);
         let wd = watches.map(|watches| add_watch(watches, dir.as_fd()));
-        say(Answer::Bound(Ok(Bound { wd, ident })));
+        say(Answer::Bound(Ok(Bound {
+            wd,
+            ident,
+            ctime_ns: stat.ctime_ns,
+        })));
         match self.covered(&place.path()) {
             Ok(covered) => Some(Listing {
                 place: place.clone(),

@@ -351,6 +351,7 @@ impl House {
                     Answer::Bound(Ok(Bound {
                         wd: watch.then_some(Ok(wd(&String::from_utf8(place.path()).unwrap()))),
                         ident: root,
+                        ctime_ns: self.names_at,
                     })),
                     Answer::Entries(entries.collect()),
                     Answer::Listed(self.listing_fails.map_or(Ok(()), Err)),

@@ -114,6 +114,14 @@ fn listings_of_what_has_not_moved_are_spared() {
     assert!(house.started_after("a", since).unwrap() <= seconds(60 + 1 + 60 + 1));
 }
 
+/// Two listings of a directory, one after the grain of the server's clock, are all that is needed to spare the third.
+#[test]
+fn the_first_poll_that_can_know_spares_its_listing() {
+    let mut house = House::new("", nfs(60), nothing());
+    house.pass(seconds(30));
+    assert_eq!(house.listings.len(), 3, "{:?}", house.listings);
+}
+
 /// Two changes within one tick of the server's clock have one time: nothing is spared before the tick is over.
 #[test]
 fn a_second_change_in_the_same_tick_is_found() {

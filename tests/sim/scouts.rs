@@ -284,7 +284,11 @@ fn bind(state: &mut State, place: &Place, watch: bool, disk: &mut Disk, rng: &mu
                 names: listing(disk, dir, rng),
             };
             Step {
-                answers: vec![Answer::Bound(Ok(Bound { wd, ident }))],
+                answers: vec![Answer::Bound(Ok(Bound {
+                    wd,
+                    ident,
+                    ctime_ns: disk.inodes[dir].names_at,
+                }))],
                 done: false,
                 unlinked: None,
                 acted: None,
