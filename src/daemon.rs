@@ -48,7 +48,7 @@ const STOP_PATIENCE: Duration = Duration::from_millis(500);
 const STOP_MARGIN: Duration = Duration::from_secs(10);
 /// The core is told of flushes that take as long as this.
 const SLOW_FLUSH: Duration = Duration::from_millis(100);
-/// Answers taken from one scout in one turn.
+/// Answers taken from one scout in one turn, as much as so many probes are.
 const ANSWERS_A_TURN: usize = 1024;
 
 /// How a turn may fail: the exit status and the sentence that says why.
@@ -267,11 +267,14 @@ impl Daemon {
         ready.dedup();
         // What waits for events that are still to be read is enough for the turn that has read them.
         let enough = self.behind.is_behind();
-        ready.retain(|token| {
-            enough
-                || self
-                    .scouts
-                    .ready(mono, *token, ANSWERS_A_TURN, &mut self.late)
+        ready.retain(|token| match enough {
+            true => {
+                self.scouts.has_answered(mono, *token);
+                true
+            }
+            false => self
+                .scouts
+                .ready(mono, *token, ANSWERS_A_TURN, &mut self.late),
         });
         self.due.scouts = ready;
         self.drain_children();
@@ -290,10 +293,6 @@ impl Daemon {
         }
         let failed = |error| Fatal::new(70, format!("read from inotify: {error}"));
         let before = inputs.len();
-        if !self.late.is_empty() {
-            let queued = self.watcher.queued().map_err(failed)?;
-            self.behind.before(self.late.len(), queued);
-        }
         let drained = self.watcher.drain(EVENTS_A_TURN, inputs).map_err(failed)?;
         self.due.inotify = !drained.empty;
         if self.burst.read(self.now.mono, inputs.len() > before) {
@@ -303,8 +302,10 @@ impl Daemon {
                 .register(&mut self.watcher, INOTIFY, Interest::READABLE)
                 .map_err(|error| Fatal::new(70, format!("epoll_ctl: {error}")))?;
         }
-        let waiting = self.late.len();
-        Ok(self.behind.after(waiting, drained.bytes, drained.empty))
+        let queued = || self.watcher.queued();
+        self.behind
+            .read(self.late.len(), drained, queued)
+            .map_err(failed)
     }
 
     /// Signals are taken from the sockets that they come by.

@@ -125,8 +125,10 @@ impl Log {
     pub fn moves_to(&mut self, elsewhere: Elsewhere) {
         self.gathers = false;
         self.write();
-        // Half of it is there.
-        self.torn = false;
+        if std::mem::take(&mut self.torn) {
+            // Half a line is there; whoever comes back is not to go on with it. If that cannot be said now, it cannot.
+            let _ended = self.target.send(b"\n");
+        }
         for waiting in self.queue.drain(..) {
             let lines = waiting.lines as u64;
             self.untold = self.untold.saturating_add(waiting.tells_of.max(lines));

@@ -152,6 +152,15 @@ impl Scouts {
         }
     }
 
+    /// A scout's socket is ready, and will be read later: it is not the scout that is slow.
+    pub fn has_answered(&mut self, now: Mono, token: Token) {
+        let number = (token.0 & 0xffff_ffff) as u64;
+        let lane = (self.numbers.get(&number)).and_then(|id| self.lanes.get_mut(id));
+        if let Some(lane) = lane {
+            lane.has_answered(now);
+        }
+    }
+
     /// A scout's socket is ready: appends what was answered to `out`, about as much as `budget` probes are, of which a name
     /// in a listing counts as one. True if there is more, and this is to be called again with the same token without waiting for the poll.
     pub fn ready(&mut self, now: Mono, token: Token, budget: usize, out: &mut Vec<Input>) -> bool {

@@ -1,5 +1,6 @@
 //! The end of a scan has to wait for some candidates: a name that came by an event may be a missing file's new one, and
-//! which file has it only its probe tells. What comes after the last listing is not waited for.
+//! which file has it only its probe tells. What comes after the last listing is not waited for, unless it comes where
+//! nothing was gone over yet.
 
 use super::Core;
 use super::files::FileKey;
@@ -25,6 +26,9 @@ impl Core {
     /// Whether the end of a scan, of which nothing is outstanding, has to wait.
     pub(super) fn awaits(&mut self, watch: u32) -> bool {
         let dirs = |core: &Core| {
+            if core.candidates.is_empty() {
+                return Vec::new();
+            }
             let mut dirs = core.tree.of_watch(watch);
             dirs.reverse();
             dirs
@@ -45,7 +49,7 @@ impl Core {
             },
         };
         if !awaits.dirs.is_empty() {
-            self.go_over(&mut awaits);
+            self.go_over(watch, &mut awaits);
         }
         if !awaits.dirs.is_empty() {
             self.timers.set(Timer::Awaits(watch), self.now.mono);
@@ -62,12 +66,18 @@ impl Core {
     }
 
     /// Finds some of those of which something was heard since they were looked at.
-    fn go_over(&mut self, awaits: &mut Awaits) {
+    fn go_over(&mut self, watch: u32, awaits: &mut Awaits) {
         let mut left = VISITS_A_TURN;
         while let Some(dir) = awaits.dirs.last().copied()
             && left > 0
         {
             left -= 1;
+            if !self.is_in(watch, dir) {
+                // Gone meanwhile; another watch's may have its number.
+                awaits.next = None;
+                awaits.dirs.pop();
+                continue;
+            }
             let (first, last) = FileKey::range(dir).into_inner();
             let first = awaits.next.take().unwrap_or(first);
             let mut keys: Vec<FileKey> = (self.candidates.range(first..=last))

@@ -57,7 +57,9 @@ impl Core {
         if first_ever {
             self.append(Record::Scanned { watch: id });
         }
-        if !again {
+        if again {
+            self.release_strangers(watch);
+        } else {
             self.release(watch, Waits::ScanEnd);
         }
         if first {
@@ -331,6 +333,24 @@ impl Core {
         let owed = self.job_of.get(&key).and_then(|id| self.jobs.get(id));
         if owed.is_some_and(|job| version_digest(&job.version) == version && job.mark != mark) {
             self.job_gone(key);
+        }
+    }
+}
+
+impl Core {
+    /// The scan that ended is followed by another: of what waits for its end, everything goes on that no file that is
+    /// remembered or owed can have become. It may have been one when it began to wait.
+    fn release_strangers(&mut self, watch: u32) {
+        let waiting: Vec<(FileKey, u64)> = (self.held(watch, Waits::ScanEnd))
+            .filter_map(|(key, candidate)| {
+                let (version, _) = candidate.seen.as_deref()?;
+                Some((key, version_digest(version)))
+            })
+            .collect();
+        for (key, version) in waiting {
+            if !self.may_be_known(watch, version) {
+                self.queue_probe(key);
+            }
         }
     }
 }

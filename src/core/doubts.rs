@@ -50,6 +50,15 @@ impl Doubts {
         self.asked.is_empty()
     }
 
+    /// The same doubts, none of them resolved.
+    pub fn again(mut self) -> Doubts {
+        self.next.append(&mut self.asked);
+        Doubts {
+            next: self.next,
+            ..Doubts::default()
+        }
+    }
+
     fn begin(&mut self) {
         if self.asked.is_empty() && !self.next.is_empty() {
             self.asked = std::mem::take(&mut self.next);

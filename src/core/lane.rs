@@ -13,8 +13,8 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-/// Listings in flight for one scout. A watch that has none may have one beyond that: the scout lists directories of
-/// different watches in turns, and a large one of another must not keep it waiting.
+/// Listings in flight for one scout. A watch that has none may have one beyond that: the scout lists directories below
+/// different bases in turns, and a large one of another watch must not keep it waiting.
 const BINDS_MAX: usize = 16;
 /// Probes in flight for one scout.
 const PROBES_MAX: usize = 512;
@@ -61,6 +61,11 @@ impl Lane {
             asked,
             self.binds.len() + self.probes.len() + self.looks.len(),
         )
+    }
+
+    /// Its scout has given an answer that is of no use.
+    pub fn says(&mut self, now: Mono) {
+        self.done_at = now;
     }
 
     fn has_room_for_bind(&self) -> bool {

@@ -373,6 +373,7 @@ impl Core {
             self.asks.get(&ask).cloned()
         };
         let Some(asked) = asked else { return };
+        let now = self.now;
         match (asked, answer) {
             (Asked::Resolve { watch, dir }, Answer::Resolved(result)) => {
                 self.resolved(watch, dir, result);
@@ -385,6 +386,8 @@ impl Core {
                 }
                 if last {
                     self.bind_answered(lane, watch);
+                } else {
+                    self.lane(lane).says(now.mono);
                 }
             }
             (Asked::Bind { dir, lane, watch }, Answer::Bound(Err(fault))) => {

@@ -1,4 +1,5 @@
-//! Which candidates the end of a scan asks for: kept as they change, because there may be a million of them.
+//! What all candidates are looked up by, kept as they change, and what concerns all of them at once, of which each is told
+//! when it is its turn: there may be a million.
 
 use super::Core;
 use super::ask::Version;
@@ -124,18 +125,19 @@ impl Core {
         watch: u32,
         what: Waits,
     ) -> impl Iterator<Item = (FileKey, &Candidate)> {
-        let none = self.seen.held.is_empty();
-        let dirs = if none {
-            Vec::new()
-        } else {
-            self.tree.of_watch(watch)
-        };
-        dirs.into_iter()
-            .flat_map(|dir| self.seen.held.range(FileKey::range(dir)))
-            .filter_map(move |key| {
-                let candidate = self.candidates.get(key)?;
-                (candidate.waits == what).then_some((*key, &**candidate))
-            })
+        let held = &self.seen.held;
+        let (dirs, _) = self.tree.count();
+        // Whichever is fewer is gone over: all that is held, or the directories.
+        let few = held.len() < dirs;
+        let of_all = held.iter().filter(move |_| few);
+        let of_dirs = (!few).then(|| self.tree.of_watch(watch));
+        let of_dirs =
+            (of_dirs.into_iter().flatten()).flat_map(|dir| held.range(FileKey::range(dir)));
+        of_all.chain(of_dirs).filter_map(move |key| {
+            let candidate = self.candidates.get(key)?;
+            (candidate.waits == what && self.is_in(watch, key.dir()))
+                .then_some((*key, &**candidate))
+        })
     }
 
     /// The candidates of a watch that were last seen as one of these versions.

@@ -62,7 +62,8 @@ pub enum Waits {
     Errno(i32),
 }
 
-/// A file that some hint named, not yet judged. In a burst there are half a million, of which few were looked at.
+/// A file that some hint named, not yet judged. In a burst there are half a million, of which few were looked at. What is
+/// said here of events holds once it has been told of those that concern all ([`Core::catch_up`]).
 #[derive(Debug)]
 pub struct Candidate {
     /// Its directory.

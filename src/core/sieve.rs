@@ -86,12 +86,17 @@ impl Core {
         let Some(state) = self.watches.get_mut(watch as usize) else {
             return false;
         };
-        if state.sieve.as_ref().is_some_and(|sieve| sieve.room == 0) {
-            // Made anew for as many as there are now, and half as many again.
-            state.sieve = None;
-        }
-        if state.sieve.is_none() {
-            state.sieve = Some(Sieve::new(members + members / 2));
+        if state.sieve.as_ref().is_none_or(|sieve| sieve.room == 0) {
+            // Made for as many as there are now, and half as many again.
+            let mut sieve = Sieve::new(members + members / 2);
+            if let Some(full) = state.sieve.take() {
+                sieve.doubts = full.doubts.again();
+                self.timers
+                    .set(Timer::Sieve(watch), self.now.mono.after(PAUSE));
+            }
+            if let Some(state) = self.watches.get_mut(watch as usize) {
+                state.sieve = Some(sieve);
+            }
             self.fill_sieve(watch);
         }
         let sieve = self.watches.get_mut(watch as usize);

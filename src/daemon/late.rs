@@ -2,6 +2,9 @@
 //! read: whatever happened to a file before a scout looked at it, or before its job ended, is known before that is. Not
 //! until the queue is empty, which it may never be while somebody writes as fast as the daemon reads.
 
+use crate::watch::Drained;
+use std::io;
+
 /// How far what waits may go.
 #[derive(Debug, Default)]
 pub(super) struct Late {
@@ -17,54 +20,73 @@ impl Late {
         self.first > 0
     }
 
-    /// Events will be read: `waiting` wait for what is `queued` now, but for those that wait already.
-    pub(super) fn before(&mut self, waiting: usize, queued: usize) {
-        if self.first == 0 {
-            self.first = waiting;
-            self.bytes = queued;
+    /// Events were read while so many waited; `queued` says how many bytes are still there. How many of those that wait
+    /// may go.
+    ///
+    /// # Errors
+    /// Those of `queued`, which is asked only where there is something to wait for.
+    pub(super) fn read(
+        &mut self,
+        waiting: usize,
+        drained: Drained,
+        queued: impl FnOnce() -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        if drained.empty {
+            *self = Late::default();
+            return Ok(waiting);
         }
-    }
-
-    /// At least so many bytes of events were read, or all of them. How many of those that wait may go.
-    pub(super) fn after(&mut self, waiting: usize, bytes: usize, empty: bool) -> usize {
-        self.bytes = self.bytes.saturating_sub(bytes);
-        if empty {
-            self.first = 0;
-            return waiting;
+        self.bytes = self.bytes.saturating_sub(drained.bytes);
+        if self.first > 0 && self.bytes > 0 {
+            return Ok(0);
         }
-        if self.bytes > 0 {
-            return 0;
+        let go = std::mem::take(&mut self.first);
+        if waiting > go {
+            self.first = waiting - go;
+            self.bytes = queued()?;
         }
-        std::mem::take(&mut self.first)
+        Ok(go)
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    fn some(bytes: usize) -> Drained {
+        Drained {
+            empty: false,
+            bytes,
+        }
+    }
 
     #[test]
     fn what_waits_goes_when_the_events_before_it_are_read() {
         let mut late = Late::default();
-        late.before(3, 1000);
-        assert_eq!(late.after(3, 600, false), 0);
+        assert_eq!(late.read(3, some(500), || Ok(1000)).unwrap(), 0);
         assert!(late.is_behind());
-        // More has come of both; the first three do not wait for that.
-        late.before(5, 9000);
-        assert_eq!(late.after(5, 600, false), 3);
+        // More has come of both; the first three do not wait for that, and are not asked about again.
+        let not_now = || unreachable!("it is known");
+        assert_eq!(late.read(3, some(600), not_now).unwrap(), 0);
+        assert_eq!(late.read(5, some(400), || Ok(9000)).unwrap(), 3);
+        assert!(late.is_behind());
+        assert_eq!(late.read(2, some(8999), not_now).unwrap(), 0);
+        assert_eq!(late.read(2, some(1), not_now).unwrap(), 2);
         assert!(!late.is_behind());
-        late.before(2, 9000);
-        assert_eq!(late.after(2, 8999, false), 0);
-        assert_eq!(late.after(2, 1, false), 2);
     }
 
     #[test]
     fn everything_goes_when_the_queue_is_empty() {
+        let empty = Drained {
+            empty: true,
+            bytes: 0,
+        };
+        let not_now = || unreachable!("it is empty");
         let mut late = Late::default();
-        late.before(3, 1000);
-        assert_eq!(late.after(4, 0, true), 4);
+        assert_eq!(late.read(3, some(10), || Ok(1000)).unwrap(), 0);
+        assert_eq!(late.read(4, empty, not_now).unwrap(), 4);
         assert!(!late.is_behind());
-        late.before(1, 0);
-        assert_eq!(late.after(1, 0, false), 1);
+        assert_eq!(late.read(0, some(10), not_now).unwrap(), 0);
+        assert!(!late.is_behind());
     }
 }

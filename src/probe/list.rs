@@ -130,9 +130,7 @@ impl Prober {
             let again = self.still_listed(&listing.place, &listing.not_found)?;
             listing.entries.extend(again);
         }
-        if !listing.entries.is_empty() {
-            say(Answer::Entries(std::mem::take(&mut listing.entries)));
-        }
+        listing.say_all(say);
         self.still_there(&listing.place, &listing.opened)
     }
 
@@ -203,6 +201,14 @@ impl Prober {
 }
 
 impl Listing {
+    /// Says what was looked at and not said yet.
+    pub fn say_all(&mut self, say: &mut dyn FnMut(Answer)) {
+        self.bytes = 0;
+        if !self.entries.is_empty() {
+            say(Answer::Entries(std::mem::take(&mut self.entries)));
+        }
+    }
+
     /// Looks at the names that come, at most so many. True: there may be more.
     fn look_on(&mut self, names: &mut usize, say: &mut dyn FnMut(Answer)) -> Result<bool, Fault> {
         let dir = self.dir.as_fd();

@@ -270,6 +270,11 @@ impl Lane {
         link.write(registry)
     }
 
+    /// There is something to be taken.
+    pub(super) fn has_answered(&mut self, now: Mono) {
+        self.heard = now;
+    }
+
     /// Takes answers that weigh about `budget` together ([`weight`]). True: it was used up, and there may be more.
     ///
     /// # Errors
@@ -417,10 +422,13 @@ impl Lane {
         }
     }
 
-    /// The question that the process seems to work on.
+    /// The question that the process seems to work on: it lists while it has no other.
     fn first_sent(&self) -> Option<Key> {
-        let mut sent = self.asked.iter().filter(|(_, asked)| asked.at == At::Scout);
-        self.in_hand.or_else(|| sent.next().map(|(key, _)| *key))
+        let sent = || self.asked.iter().filter(|(_, asked)| asked.at == At::Scout);
+        let lists = |asked: &Asked| matches!(asked.wants, Wants::Bound | Wants::Listed);
+        let other = sent().find(|(_, asked)| !lists(asked));
+        let first = other.or_else(|| sent().next());
+        self.in_hand.or_else(|| first.map(|(key, _)| *key))
     }
 
     fn blame(&mut self, key: Key, last: bool, out: &mut Vec<Input>) {

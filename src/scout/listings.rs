@@ -1,6 +1,6 @@
-//! The listings that a scout has been asked for. They take turns, some names at a time: a directory of a million files in
-//! one watch keeps neither the directories of another nor, as the scout answers them between two pieces, any other
-//! question. What is below one base is listed in the order in which it was asked.
+//! The listings that a scout has been asked for. Those below different bases, which watches have, take turns, some names
+//! at a time: a directory of a million files below one keeps neither the directories below another nor, as the scout
+//! answers them between two pieces, any other question. What is below one base is listed in the order in which it was asked.
 
 use crate::core::ask::{Answer, Place, Question};
 use crate::core::ids::AskId;
@@ -8,8 +8,8 @@ use crate::probe::{Listing, Prober};
 use inotify::Watches;
 use std::collections::VecDeque;
 
-/// Names that are looked at before the other questions' turn: a fraction of a millisecond on a disk, some ten where each
-/// is a question to a server.
+/// Names that are looked at before the other questions' turn: a fraction of a millisecond on a disk, up to a quarter of a
+/// second where each is a question to a server.
 const NAMES_A_TURN: usize = 256;
 
 /// Names of one directory that are looked at before another one's turn.
@@ -18,8 +18,8 @@ const NAMES_A_STEP: usize = 64;
 /// What it takes to open and to end one, in names.
 const OPEN_COSTS: usize = 16;
 
-/// Directories that are open at the same time: each has a buffer of its own.
-const OPEN_MAX: usize = 8;
+/// Directories that are open at the same time: each has a buffer of its own. More bases wait for one of them.
+const OPEN_MAX: usize = 64;
 
 #[derive(Debug)]
 struct Open {
@@ -78,6 +78,10 @@ impl Listings {
                 self.open.push_back(open);
             }
             left = left.saturating_sub(NAMES_A_STEP - names);
+        }
+        // What was looked at is said before anything else is looked at.
+        for open in &mut self.open {
+            open.listing.say_all(&mut |answer| say(open.ask, answer));
         }
     }
 

@@ -142,11 +142,13 @@ impl Scout {
         let _as_it_is = setsockopt(&self.socket, SndBuf, &SEND_BYTES);
         loop {
             self.answer_inbox()?;
-            if std::mem::take(&mut self.may_list) {
-                self.list_on()?;
-            }
             self.send_away()?;
             self.release()?;
+            if std::mem::take(&mut self.may_list) {
+                // Nobody's answer waits for it.
+                self.flush()?;
+                self.list_on()?;
+            }
             // Before the last answer: whoever has it may unmount.
             self.prober.rest();
             self.flush()?;
