@@ -335,9 +335,7 @@ impl Core {
             self.job_gone(key);
         }
     }
-}
 
-impl Core {
     /// The scan that ended is followed by another: of what waits for its end, everything goes on that no file that is
     /// remembered or owed can have become. It may have been one when it began to wait.
     fn release_strangers(&mut self, watch: u32) {
