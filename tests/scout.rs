@@ -658,6 +658,38 @@ fn a_listing_of_many_is_whole_and_in_parts() {
     assert_eq!(answers.last(), Some(&Answer::Listed(Ok(()))));
 }
 
+/// A large directory below one base keeps neither a small one below another nor a look at a file, asked after it.
+#[test]
+fn a_listing_of_many_keeps_nobody() {
+    let mut bed = Bed::new();
+    for dir in ["many", "few"] {
+        fs::create_dir(bed.dir.path().join(dir)).unwrap();
+    }
+    for n in 0..5000 {
+        fs::write(bed.dir.path().join(format!("many/{n}")), b"x").unwrap();
+    }
+    let file = bed.file("few/f", b"x");
+    let bind = |dir: &str| Question::Bind {
+        place: place_of(&bed.dir.path().join(dir)),
+        watch: false,
+    };
+    let questions = [bind("many"), bind("few"), probe(file)];
+    let asked = questions.map(|question| bed.ask(&question));
+    let last = |inputs: &[Input], ask: AskId| {
+        inputs.iter().position(
+            |input| matches!(input, Input::Answer(id, answer) if *id == ask && answer.is_last()),
+        )
+    };
+    bed.until(|inputs| asked.iter().all(|ask| last(inputs, *ask).is_some()));
+    let [many, few, looked] = asked.map(|ask| last(&bed.inputs, ask).unwrap());
+    assert!(few < many && looked < many, "{few}, {looked}, {many}");
+    let names = bed.inputs.iter().map(|input| match input {
+        Input::Answer(id, Answer::Entries(entries)) if *id == asked[0] => entries.len(),
+        _ => 0,
+    });
+    assert_eq!(names.sum::<usize>(), 5000);
+}
+
 /// What any listing has to do at least: the names, and a statx of each.
 fn bare_listing(dir: &Path) -> usize {
     use settled::sys::file::{getdents, statx};
