@@ -1,10 +1,11 @@
 //! `settled explain PATH`: what is known of one path, from the daemon, the journal, the configuration and the disk.
 
 mod json;
+mod patience;
 mod text;
 
 use super::ask::{self, Target, print, shown, stamp};
-use super::holders::{self, Holders};
+use super::holders::{self, Holders, Place};
 use super::{exit, fail};
 use crate::config;
 use crate::control::client::NoAnswer;
@@ -15,7 +16,8 @@ use crate::core::view::{Finding, Nearest, bytes_of, shown as as_text};
 use crate::journal::history::{self, OfPath, Past};
 use crate::plan::Plan;
 use clap::{Arg, ArgMatches, Command, value_parser};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -37,17 +39,27 @@ pub(super) fn command() -> Command {
 }
 
 /// What there is on the disk.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Disk {
     /// `file`, `directory`, `link`, `other`, `missing` or `unknown`.
-    kind: &'static str,
+    kind: Cow<'static, str>,
     text: String,
     size: u64,
     mtime_ns: i64,
     ctime_ns: i64,
+}
+
+/// What a look at a path found.
+#[derive(Default, Serialize, Deserialize)]
+struct Look {
+    /// The path with the links on the way to it followed.
+    real: Option<Vec<u8>>,
+    /// Nothing of what was asked about where that does not answer.
+    disk: Option<Disk>,
     /// Digest of the version, of a file that is known by its birth time.
-    #[serde(skip)]
     version: Option<String>,
+    /// Which one it is, of a regular file.
+    file: Option<Place>,
 }
 
 pub(super) fn run(given: &ArgMatches) -> ExitCode {
@@ -63,7 +75,7 @@ struct Known {
     nearest: Option<Nearest>,
     /// The daemon was not asked, or did not answer.
     no_daemon: Option<String>,
-    disk: Option<Disk>,
+    look: Look,
     holders: Option<Holders>,
     past: Option<OfPath>,
     notes: Vec<String>,
@@ -76,27 +88,31 @@ struct Known {
 impl Known {
     /// Whether what was concluded lies there with another change time, which nobody takes for a new arrival.
     fn ctime_moved(&self, found: &Finding) -> bool {
-        let Some(disk) = self.disk.as_ref() else {
+        let Some(disk) = self.look.disk.as_ref() else {
             return false;
         };
         found.ignores_ctime
             && found.candidate.is_none()
             && found.job.is_none()
             && found.ctime != CTIME_UNKNOWN
-            && disk.version.as_deref() == Some(&*found.version)
+            && self.look.version.as_deref() == Some(&*found.version)
             && ctime_digest(disk.ctime_ns) != found.ctime
     }
 
     /// Whether there is something at a path; `None` where that is not looked at.
     fn is_there(&self, path: &[u8]) -> Option<bool> {
         let found = || fs::symlink_metadata(Path::new(OsStr::from_bytes(path))).is_ok();
-        let real = || real(path, &self.silent);
-        let hangs = |path: &[u8]| lies_below(path, &self.silent);
         // Where that is is not always known; and what becomes of a file is often beside it.
-        let waits = self.hangs
-            || hangs(path)
-            || !self.silent.is_empty() && real().is_some_and(|to| hangs(&to));
-        (!waits).then(found)
+        let waits = self.hangs || lies_below(path, &self.silent);
+        let look = || {
+            let to = real(path, &self.silent);
+            let silent = to.is_some_and(|to| lies_below(&to, &self.silent));
+            (!silent).then(found)
+        };
+        match waits {
+            true => None,
+            false => patience::in_time(look).flatten(),
+        }
     }
 }
 
@@ -110,7 +126,7 @@ fn explain(given: &ArgMatches) -> Result<ExitCode, ExitCode> {
         .map_err(|error| fail(exit::OSERR, &format!("settled explain: {error}")))?;
     let (path, known) = match find_out(&target, &path)? {
         // A link on the way may hide that it lies in a watch.
-        known if known.findings.is_empty() && !known.hangs => match real(&path, &known.silent) {
+        known if known.findings.is_empty() => match known.look.real.clone() {
             Some(other) if other != path => {
                 let mut through = find_out(&target, &other)?;
                 match through.findings.is_empty() {
@@ -235,21 +251,17 @@ fn find_out(target: &Target, path: &[u8]) -> Result<Known, ExitCode> {
     if let Some(note) = &target.note {
         known.notes.push(format!("the configuration: {note}"));
     }
-    let leads_there = || {
-        let to = real(path, &known.silent);
-        to.is_some_and(|to| lies_below(&to, &known.silent))
-    };
-    match known.hangs || !known.silent.is_empty() && leads_there() {
-        // Whoever looks at it hangs, too.
-        true => known.notes.push(
+    if !known.hangs {
+        // Nobody may have noticed yet that it does not answer.
+        known.look = patience::in_time(|| look_at(path, &known.silent)).unwrap_or_default();
+        known.hangs = known.look.disk.is_none();
+        known.holders = known.look.file.map(holders::of);
+    }
+    if known.hangs {
+        known.notes.push(
             "the disk was not looked at: where it is does not answer, and who looks there waits"
                 .into(),
-        ),
-        false => {
-            let (disk, holders) = on_disk(path);
-            known.disk = Some(disk);
-            known.holders = holders;
-        }
+        );
     }
     if let Some(state) = state {
         let is = |watch: &str, rel: &[u8]| {
@@ -316,29 +328,41 @@ fn by_configuration(plan: &Plan, path: &[u8], known: &mut Known) {
     }
 }
 
-fn on_disk(path: &[u8]) -> (Disk, Option<Holders>) {
-    let mut disk = Disk {
-        kind: "missing",
+/// A look at a path, but at nothing where the links lead to one of these places.
+fn look_at(path: &[u8], silent: &[Vec<u8>]) -> Look {
+    let mut look = Look {
+        real: real(path, silent),
+        ..Look::default()
+    };
+    let real = look.real.as_deref();
+    if !real.is_some_and(|to| lies_below(to, silent)) {
+        on_disk(path, &mut look);
+    }
+    look
+}
+
+fn on_disk(path: &[u8], look: &mut Look) {
+    let disk = look.disk.insert(Disk {
+        kind: "missing".into(),
         text: "nothing has this name".into(),
         size: 0,
         mtime_ns: 0,
         ctime_ns: 0,
-        version: None,
-    };
+    });
     match fs::symlink_metadata(Path::new(OsStr::from_bytes(path))) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => (disk, None),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => {
-            disk.kind = "unknown";
+            disk.kind = "unknown".into();
             disk.text = format!("it cannot be looked at: {error}");
-            (disk, None)
         }
         Ok(metadata) => {
             let kind = metadata.file_type();
             disk.size = metadata.size();
             disk.mtime_ns = metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec();
             disk.ctime_ns = metadata.ctime() * 1_000_000_000 + metadata.ctime_nsec();
-            disk.version = digest_of(&metadata);
-            (disk.kind, disk.text) = if kind.is_file() {
+            look.version = digest_of(&metadata);
+            look.file = kind.is_file().then(|| Place::of(&metadata));
+            let (word, text) = if kind.is_file() {
                 let text = format!(
                     "a regular file of {} bytes, modified {}",
                     disk.size,
@@ -358,8 +382,7 @@ fn on_disk(path: &[u8]) -> (Disk, Option<Holders>) {
                 };
                 ("other", format!("{what}: no regular file"))
             };
-            let holders = kind.is_file().then(|| holders::of(&metadata));
-            (disk, holders)
+            (disk.kind, disk.text) = (word.into(), text);
         }
     }
 }

@@ -2,6 +2,7 @@
 //! as whoever asks may look.
 
 use nix::sys::stat::{major, minor};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -16,8 +17,24 @@ pub(super) struct Holders {
     pub(super) hidden: usize,
 }
 
+/// Which file it is, without a look at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Place {
+    dev: u64,
+    ino: u64,
+}
+
+impl Place {
+    pub(super) fn of(file: &Metadata) -> Place {
+        Place {
+            dev: file.dev(),
+            ino: file.ino(),
+        }
+    }
+}
+
 /// Looks for who holds the file. Only what is on this machine, and what opens it by descriptor, mapping or lock.
-pub(super) fn of(file: &Metadata) -> Holders {
+pub(super) fn of(file: Place) -> Holders {
     let mut holders = Holders::default();
     let locks = locks_of(file);
     let Ok(processes) = fs::read_dir("/proc") else {
@@ -64,7 +81,7 @@ pub(super) fn of(file: &Metadata) -> Holders {
 }
 
 /// How a process has the file open; `None`: it may not be looked into.
-fn opens_of(dir: &Path, file: &Metadata) -> Option<Vec<String>> {
+fn opens_of(dir: &Path, file: Place) -> Option<Vec<String>> {
     let entries = match fs::read_dir(dir.join("fdinfo")) {
         Ok(entries) => entries,
         // It has ended meanwhile.
@@ -77,11 +94,11 @@ fn opens_of(dir: &Path, file: &Metadata) -> Option<Vec<String>> {
             continue;
         };
         // Only what has the same inode number is looked at itself: another file may lie on a mount that hangs.
-        if field(&text, "ino:", 10) != Some(file.ino()) {
+        if field(&text, "ino:", 10) != Some(file.ino) {
             continue;
         }
         let same = fs::metadata(dir.join("fd").join(entry.file_name()))
-            .is_ok_and(|other| (other.dev(), other.ino()) == (file.dev(), file.ino()));
+            .is_ok_and(|other| (other.dev(), other.ino()) == (file.dev, file.ino));
         if !same {
             continue;
         }
@@ -92,8 +109,8 @@ fn opens_of(dir: &Path, file: &Metadata) -> Option<Vec<String>> {
         }
     }
     let maps = fs::read_to_string(dir.join("maps")).unwrap_or_default();
-    let device = format!("{:02x}:{:02x}", major(file.dev()), minor(file.dev()));
-    let inode = file.ino().to_string();
+    let device = format!("{:02x}:{:02x}", major(file.dev), minor(file.dev));
+    let inode = file.ino.to_string();
     let is_it = |line: &str| {
         let mut words = line.split_whitespace().skip(1);
         let rights = words.next().unwrap_or_default();
@@ -114,12 +131,12 @@ fn field(text: &str, name: &str, radix: u32) -> Option<u64> {
 }
 
 /// Locks on the file: process, and which kind.
-fn locks_of(file: &Metadata) -> Vec<(i32, String)> {
+fn locks_of(file: Place) -> Vec<(i32, String)> {
     let place = format!(
         "{:02x}:{:02x}:{}",
-        major(file.dev()),
-        minor(file.dev()),
-        file.ino()
+        major(file.dev),
+        minor(file.dev),
+        file.ino
     );
     let text = fs::read_to_string("/proc/locks").unwrap_or_default();
     let of_line = |line: &str| {
@@ -157,7 +174,7 @@ mod tests {
         fs::write(&path, "x").unwrap();
         let metadata = fs::metadata(&path).unwrap();
         // Others of the same test program look at their own files only.
-        assert_eq!(of(&metadata).found, []);
+        assert_eq!(of(Place::of(&metadata)).found, []);
         let mut shell = Command::new("sh")
             .args(["-c", "exec 3>>\"$1\"; echo ready; read x", "sh"])
             .arg(&path)
@@ -169,11 +186,11 @@ mod tests {
         let mut out = shell.stdout.take().unwrap();
         out.read_exact(&mut ready).unwrap();
         let pid = i32::try_from(shell.id()).unwrap();
-        let found = of(&metadata).found;
+        let found = of(Place::of(&metadata)).found;
         drop(shell.stdin.take());
         shell.wait().unwrap();
         let how = "has it open for writing".to_owned();
         assert_eq!(found, [(pid, "sh".to_owned(), how)]);
-        assert_eq!(of(&metadata).found, []);
+        assert_eq!(of(Place::of(&metadata)).found, []);
     }
 }

@@ -9,10 +9,19 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-crate::tests![explain_waits_for_no_mount_that_is_known_not_to_answer];
+crate::tests![
+    explain_waits_for_no_mount_that_is_known_not_to_answer,
+    explain_waits_for_no_mount_of_which_nobody_knows_that_it_does_not_answer,
+];
 
 /// What it says; it ends before the mount answers.
 fn explain(bed: &Bed, path: &Path) -> String {
+    let (text, status) = explain_and_end(bed, path);
+    assert_eq!(status, Some(0), "{text}");
+    text
+}
+
+fn explain_and_end(bed: &Bed, path: &Path) -> (String, Option<i32>) {
     let mut asked = Command::new(env!("CARGO_BIN_EXE_settled"))
         .arg("explain")
         .arg(path)
@@ -29,8 +38,7 @@ fn explain(bed: &Bed, path: &Path) -> String {
     });
     let mut text = String::new();
     out.read_to_string(&mut text).expect("text");
-    assert!(status.is_some_and(|status| status.success()), "{text}");
-    text
+    (text, status.and_then(|status| status.code()))
 }
 
 #[track_caller]
@@ -120,5 +128,52 @@ fn explain_waits_for_no_mount_that_is_known_not_to_answer() {
             !explain(&bed, &far("in/over")).contains(NOT)
         });
         assert_eq!(settled.stop(), Some(0), "{way}");
+    }
+}
+
+fn explain_waits_for_no_mount_of_which_nobody_knows_that_it_does_not_answer() {
+    const NOT: &str = "the disk was not looked at";
+    // sysexits(3): what could be told was told, and there is no daemon.
+    const NO_DAEMON: Option<i32> = Some(69);
+    for way in ["hang all", "deaf"] {
+        let bed = Bed::new();
+        let liar = Liar::mount(&bed, "behind", "far");
+        fs::create_dir(liar.backing.join("in")).expect("a directory");
+        let archive = liar.point.join("archive");
+        fs::create_dir(liar.backing.join("archive")).expect("a directory");
+        let run = kit::shell_key(&bed, "", &["{name}"]);
+        bed.configure_text(&format!(
+            "{}[watch.near]\npath = {:?}\nsettle = \"0\"\ndone = {{ move = {archive:?} }}\n{run}\n",
+            daemon(&bed, "drain = \"1s\""),
+            bed.path("in"),
+        ));
+        symlink(&liar.point, bed.path("way")).expect("a link");
+        let mut settled = bed.start();
+        kit::put(&bed, "moved", "x");
+        until("the file to be moved", || {
+            explain(&bed, &bed.inside("moved")).contains("(it is there)")
+        });
+        assert_eq!(settled.stop(), Some(0));
+
+        liar.tell(way);
+        for path in [bed.path("way/in/any"), archive.join("moved")] {
+            let (text, end) = explain_and_end(&bed, &path);
+            has(&text, &[NOT, "none has this path"]);
+            assert_eq!(end, NO_DAEMON, "{text}");
+        }
+        let (text, _) = explain_and_end(&bed, &bed.inside("moved"));
+        has(
+            &text,
+            &[
+                "nothing has this name",
+                "(not looked at: a mount does not answer)",
+            ],
+        );
+        liar.tell("back");
+        until("the mount to answer", || {
+            !explain_and_end(&bed, &archive.join("moved"))
+                .0
+                .contains(NOT)
+        });
     }
 }

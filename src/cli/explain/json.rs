@@ -52,7 +52,7 @@ pub(super) fn as_json(path: &[u8], known: &Known) -> String {
     if let Some(nearest) = &known.nearest {
         push("nearest", serde_json::to_value(nearest));
     }
-    if let Some(disk) = &known.disk {
+    if let Some(disk) = &known.look.disk {
         push("disk", serde_json::to_value(disk));
     }
     if let Some(holders) = &known.holders {

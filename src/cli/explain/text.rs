@@ -48,7 +48,7 @@ pub(super) fn describe(target: &Target, path: &[u8], known: &Known) -> String {
             format!("{} at {}: {}", near.watch, near.root, near.text),
         );
     }
-    if let Some(disk) = &known.disk {
+    if let Some(disk) = &known.look.disk {
         out.line("on disk", &disk.text);
     }
     if let Some(holders) = &known.holders {
