@@ -40,6 +40,8 @@ struct Book {
     versions: Vec<Version>,
     by_hash: BTreeMap<u64, VersionId>,
     run: BTreeSet<VersionId>,
+    /// Of each job the oldest version that an attempt has read: its own. A repetition may read a newer one.
+    own: BTreeMap<String, VersionId>,
     results: PathBuf,
     read: u64,
     runs: Vec<Run>,
@@ -78,6 +80,7 @@ impl Oracle {
             versions: Vec::new(),
             by_hash: BTreeMap::new(),
             run: BTreeSet::new(),
+            own: BTreeMap::new(),
             results,
             read: 0,
             runs: Vec::new(),
@@ -217,11 +220,12 @@ impl Oracle {
         book.read += end as u64;
         for line in text[..end].lines() {
             let run = parse_run(line);
-            if let Some(id) = book.by_hash.get(&run.hash).copied()
-                && book.run.insert(id)
-                && book.versions[id].at_rest
-            {
-                book.waiting -= 1;
+            if let Some(id) = book.by_hash.get(&run.hash).copied() {
+                let own = book.own.entry(run.job.clone()).or_insert(id);
+                *own = id.min(*own);
+                if *own == id && book.run.insert(id) && book.versions[id].at_rest {
+                    book.waiting -= 1;
+                }
             }
             book.runs.push(run);
         }
