@@ -305,11 +305,15 @@ impl Core {
 
     /// A complete listing did not show this directory. It is kept while anything below it is away.
     pub(super) fn dir_missing(&mut self, dir: DirId) {
-        if !self.any_away(dir) {
+        if self.any_away(dir) {
+            self.unbind_below(dir);
+        } else if !self.is_left_behind(dir) {
             self.dir_gone(dir);
-            return;
         }
-        // Wherever it is now: its watch there is nobody's, and when it is back it is bound again.
+    }
+
+    /// Wherever a directory is now: its watch there is nobody's, and when it is back it is bound again.
+    pub(super) fn unbind_below(&mut self, dir: DirId) {
         for id in self.tree.subtree(dir) {
             self.unwatch(id);
             if let Some(node) = self.tree.get_mut(id) {

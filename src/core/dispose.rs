@@ -262,9 +262,25 @@ impl Core {
                 self.dispose_ends(id, DisposedHow::Gone);
             }
             Ok(Answered::Changed) => {
-                self.log_job(Level::Info, id, || {
-                    "superseded: another version lies there; it is left, as a new arrival".into()
-                });
+                let away = self
+                    .files
+                    .get(FileKey::new(dir, &name))
+                    .is_some_and(|known| known.away && !known.gone);
+                if away {
+                    let private = self.private_name(id);
+                    self.log_job(Level::Warning, id, || {
+                        format!(
+                            "superseded: another directory lies where its own was, with a file of its name, which is \
+                             left, as a new arrival; in its own it may be called {}",
+                            String::from_utf8_lossy(&private)
+                        )
+                    });
+                } else {
+                    self.log_job(Level::Info, id, || {
+                        "superseded: another version lies there; it is left, as a new arrival"
+                            .into()
+                    });
+                }
                 self.dispose_ends(id, DisposedHow::Changed);
                 // Nobody knows how it came about: quiet time is due, as after a close.
                 if !displaced {

@@ -604,6 +604,13 @@ impl Core {
             self.enqueue(id);
         }
         self.log_job(Level::Info, id, || "renamed; its job goes along".into());
+        let waits = self.jobs.get(&id).is_some_and(|job| {
+            matches!(job.phase, Phase::Disposing { asked: false, .. }) && !is_spare(&job.name)
+        });
+        if waits && !self.timers.is_set(Timer::Dispose(id)) {
+            // It has waited for its directory, which is not its directory any more.
+            self.ask_dispose(id);
+        }
     }
 
     /// The file of a job that is begun was replaced by another job's: it ends superseded.

@@ -196,7 +196,7 @@ impl Core {
                 self.log_job(Level::Info, id, || "gone before its attempt".into());
                 self.conclude(id, Outcome::Gone, None, Vec::new());
             }
-            (Some(Phase::PostLook { end }), Some(stat)) => self.found_after(id, end, stat),
+            (Some(Phase::PostLook { end }), Some(stat)) => self.found_after(id, end, stat, heard),
             (Some(Phase::PostLook { end }), None) => self.done(id, end),
             _ => {}
         }
@@ -220,8 +220,9 @@ impl Core {
         std::iter::successors(first, |node| self.tree.get(node.parent))
     }
 
-    /// The command succeeded and the file is there: the version it succeeded on, or another.
-    fn found_after(&mut self, id: JobId, end: AttemptEnd, stat: Stat) {
+    /// The command succeeded and the file is there: the version it succeeded on, or another. It was looked at after the event
+    /// with that number.
+    fn found_after(&mut self, id: JobId, end: AttemptEnd, stat: Stat, heard: u64) {
         let Some((watch, before)) = self.jobs.get(&id).map(|job| (job.watch, job.version)) else {
             return;
         };
@@ -241,7 +242,7 @@ impl Core {
         let (dir, name) = (job.dir, job.name.clone());
         if job.version == stat.version {
             if accept {
-                self.half_learns(FileKey::new(dir, &name), before);
+                self.half_learns(FileKey::new(dir, &name), before, heard);
             }
             self.done(id, end);
             return;

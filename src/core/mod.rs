@@ -320,6 +320,7 @@ impl Core {
                 Timer::Dispatch(_) => {}
                 Timer::Dispose(job) => self.ask_dispose(job),
                 Timer::Rename { cookie, watch } => self.rename_due(cookie, watch),
+                Timer::Left(dir) => self.left_due(dir),
                 Timer::Bind(dir) => self.queue_bind(dir),
                 Timer::Root(watch) => self.resolve_root(watch),
                 Timer::Exports => self.exports_due(),

@@ -146,6 +146,7 @@ impl Core {
             self.came(watch, dir, name);
         } else if bits & mask::DELETE != 0
             && let Some(child) = self.tree.child(dir, name)
+            && !self.is_left_behind(child)
         {
             self.dir_gone(child);
         }
@@ -353,7 +354,10 @@ impl Core {
 
     /// A directory and everything below it is gone.
     pub(super) fn dir_gone(&mut self, dir: DirId) {
-        for id in self.tree.subtree(dir).into_iter().rev() {
+        let below = self.tree.subtree(dir);
+        let deaf = (below.iter().filter_map(|id| self.tree.get(*id))).find(|node| node.deaf);
+        let deaf = deaf.map(|node| node.watch);
+        for id in below.into_iter().rev() {
             let candidates: Vec<FileKey> = self
                 .candidates
                 .range(FileKey::range(id))
@@ -374,6 +378,7 @@ impl Core {
                 self.files.take(key);
             }
             self.wanted.take_dir(id);
+            self.timers.clear(Timer::Left(id));
             self.timers.clear(Timer::Bind(id));
             self.left_scan(id);
             // A job may still run of a file that was here, under whatever name: its directory must not become another.
@@ -385,6 +390,10 @@ impl Core {
                 self.append(Record::DirGone { dir: id });
             }
             self.redo_disposals_in(id, true);
+        }
+        if let Some(watch) = deaf {
+            // What waits for what it could not tell is decided without it.
+            self.start_scan(watch);
         }
     }
 

@@ -7,6 +7,7 @@ use super::ids::DirId;
 use super::record::Record;
 use super::time::Mono;
 use super::timers::Timer;
+use super::tree::Bind;
 use std::time::Duration;
 
 /// The halves of a rename are queued by one system call; this bounds how long they may be read apart.
@@ -49,6 +50,8 @@ impl Core {
     ) {
         let key = FileKey::new(dir, name);
         let version = self.version_at(key).filter(|_| !is_dir);
+        // The same half may be told of a directory's old place and of its new one: the later is where it went from.
+        self.drop_half(cookie, watch);
         self.half_at.insert(key, (cookie, watch));
         if let Some(version) = version {
             self.half_of.insert((watch, version), (cookie, watch));
@@ -82,8 +85,9 @@ impl Core {
 
     /// A file, last known as the version `before`, was looked at under the name that it had before a rename whose
     /// other half is not there yet: what it is now is to be found under its new name. Another file that has come under
-    /// the name meanwhile is not what went.
-    pub(super) fn half_learns(&mut self, key: FileKey, before: u64) {
+    /// the name meanwhile is not what went, and whoever was asked when the name had been left, after the event with the
+    /// number `heard`, has seen another.
+    pub(super) fn half_learns(&mut self, key: FileKey, before: u64, heard: u64) {
         let Some(at) = self.half_at.get(&key).copied() else {
             return;
         };
@@ -91,7 +95,7 @@ impl Core {
         let Some(half) = self
             .renames
             .get_mut(&at)
-            .filter(|half| !half.is_dir && half.version == Some(before))
+            .filter(|half| !half.is_dir && half.version == Some(before) && half.heard > heard)
         else {
             return;
         };
@@ -224,6 +228,49 @@ impl Core {
                 self.file_gone(key);
             }
         } else if let Some(dir) = self.tree.child(half.dir, &half.name) {
+            self.dir_gone(dir);
+        }
+    }
+
+    /// A directory is gone. `true` if something went from it, or from below it, by a rename whose other half may come: then
+    /// it is kept until that is known, for what goes along is known by the names there. With `mkdir new; mv old/* new;
+    /// rmdir old` nobody watches `new` yet, and its listing comes after the word that `old` is gone.
+    pub(super) fn is_left_behind(&mut self, dir: DirId) -> bool {
+        let left = self.any_half_below(dir);
+        if left {
+            self.unbind_below(dir);
+            self.timers
+                .set(Timer::Left(dir), self.now.mono.after(RENAME_WAIT));
+        }
+        left
+    }
+
+    fn any_half_below(&self, dir: DirId) -> bool {
+        if self.half_at.is_empty() {
+            return false;
+        }
+        let mut below = self.tree.subtree(dir).into_iter();
+        below.any(|id| self.half_at.range(FileKey::range(id)).next().is_some())
+    }
+
+    /// Whether what went from a directory that is gone has been found.
+    pub(super) fn left_due(&mut self, dir: DirId) {
+        let Some(node) = self.tree.get(dir) else {
+            return;
+        };
+        // An overflow has taken the halves; the scan that comes of it tells as well.
+        let scans = self
+            .watches
+            .get(node.watch as usize)
+            .is_some_and(|state| state.scan.is_some());
+        let deaf = self.tree.any_deaf(node.watch);
+        let tells = scans || deaf || self.any_half_below(dir);
+        if node.bound || node.deaf || self.timers.is_set(Timer::Bind(dir)) {
+            // There is one under its name again: its listings say what is there.
+        } else if tells || node.bind != Bind::Idle {
+            let wait = if deaf { DEAF_WAIT } else { RENAME_WAIT };
+            self.timers.set(Timer::Left(dir), self.now.mono.after(wait));
+        } else {
             self.dir_gone(dir);
         }
     }

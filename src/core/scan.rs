@@ -508,6 +508,7 @@ impl Core {
             return;
         };
         node.failures = 0;
+        node.retry_at = Mono(0);
         let (watch, mark, displaced) = (node.watch, node.mark, node.displaced);
         let mut missing = self.files.unmarked(dir, mark);
         missing.extend(self.unmarked_jobs(dir, mark));
@@ -556,15 +557,17 @@ impl Core {
             return;
         };
         let (watch, is_root) = (node.watch, node.parent == DirId(0));
-        node.failures = node.failures.saturating_add(1);
+        let unreadable = match fault {
+            Fault::Here(ENOENT | ENOTDIR) | Fault::Crossed(ELOOP | EXDEV) | Fault::Base(_) => false,
+            Fault::Here(_) | Fault::Crossed(_) => true,
+        };
+        // Scans that follow each other ask for it more often than its tries do, and make no minute shorter.
+        let early = unreadable && node.failures > 0 && self.now.mono < node.retry_at;
+        if !early {
+            node.failures = node.failures.saturating_add(1);
+        }
         let failures = node.failures;
-        let deaf = failures < DEAF_FAULTS
-            && match fault {
-                Fault::Here(ENOENT | ENOTDIR) | Fault::Crossed(ELOOP | EXDEV) | Fault::Base(_) => {
-                    false
-                }
-                Fault::Here(_) | Fault::Crossed(_) => true,
-            };
+        let deaf = unreadable && failures < DEAF_FAULTS;
         if self.tree.set_deaf(dir, deaf) && !deaf {
             // What was missed meanwhile is decided without it.
             self.start_scan(watch);
@@ -598,7 +601,7 @@ impl Core {
                 );
             }
             Fault::Here(errno) | Fault::Crossed(errno) => {
-                if failures == 1 {
+                if failures == 1 && !early {
                     let text = match errno {
                         EACCES => {
                             "the directory cannot be read: Permission denied; give the daemon's \
@@ -627,8 +630,14 @@ impl Core {
     }
 
     pub(super) fn retry_bind(&mut self, dir: DirId, failures: u8) {
-        let wait = Duration::from_secs(1 << failures.min(6));
-        self.timers.set(Timer::Bind(dir), self.now.mono.after(wait));
+        let Some(node) = self.tree.get_mut(dir) else {
+            return;
+        };
+        if node.retry_at <= self.now.mono {
+            let wait = Duration::from_secs(1 << failures.min(6));
+            node.retry_at = self.now.mono.after(wait);
+        }
+        self.timers.set(Timer::Bind(dir), node.retry_at);
     }
 
     /// What was told of a directory's names while it was listed.

@@ -562,14 +562,14 @@ impl Core {
             self.hold(key, Waits::Room);
             return;
         }
-        // A rename of which only the arrival was heard may have begun where no listing has been yet; one of which
-        // nothing was heard, where the last listing was before it.
+        // A rename of which only the arrival was heard may have begun where no listing has been yet, or in a directory
+        // that cannot be read; one of which nothing was heard, where the last listing was before it, in the first scan of
+        // all, too: what that has found may be concluded before it ends.
         let compared = state
             .compared
             .is_some_and(|began| candidate.seen_at < began);
         let unheard = !compared && !told;
-        if (state.scan.is_some() || unheard)
-            && (state.history || unheard && state.scanned)
+        if (unheard || self.tree.any_deaf(watch) || state.scan.is_some() && state.history)
             && self.may_be_known(watch, version_digest(&stat.version))
         {
             self.hold(key, Waits::ScanEnd);

@@ -27,6 +27,8 @@ pub enum Timer {
         /// Index of the watch.
         watch: u32,
     },
+    /// A directory is gone, and what went from it by renames may be found.
+    Left(DirId),
     /// A directory could not be read: try again.
     Bind(DirId),
     /// A missing root is to be looked for.

@@ -55,8 +55,10 @@ pub struct Dir {
     pub mark: u8,
     /// Mark of its parent's listing that last saw it.
     pub seen: u8,
-    /// Failed attempts to read it in a row.
+    /// Failed attempts to read it in a row; those before its next try is due count as none.
     pub failures: u8,
+    /// When its next try is due, if it has failed.
+    pub retry_at: Mono,
     /// See [`Names`].
     pub names_at: Option<Names>,
     /// The listing that is wanted may be spared if its names have not moved.
@@ -165,6 +167,7 @@ impl Tree {
                 mark: 0,
                 seen: 0,
                 failures: 0,
+                retry_at: Mono(0),
                 names_at: None,
                 sparing: false,
                 flawed: false,

@@ -349,6 +349,8 @@ pub struct State {
     /// This call fails with EIO; a flush that fails has lost what it should have written, and reads do
     /// not show it.
     pub fail_at: Option<u64>,
+    /// What was written to this file cannot be flushed, nor its name be removed.
+    pub bad: Option<File>,
     /// Bytes that all files together may have.
     pub room: Option<usize>,
     /// Flushes so far, by file.
@@ -373,6 +375,7 @@ impl Memory {
             calls: 0,
             off_at: None,
             fail_at: None,
+            bad: None,
             room: None,
             flushes: Vec::new(),
             unreadable: None,
@@ -389,6 +392,7 @@ impl Memory {
         let mut state = self.0.borrow_mut();
         state.off_at = None;
         state.fail_at = None;
+        state.bad = None;
     }
 
     /// The machine loses its power.
@@ -396,6 +400,7 @@ impl Memory {
         let state = &mut *self.0.borrow_mut();
         state.off_at = None;
         state.fail_at = None;
+        state.bad = None;
         let random = &mut state.random;
         let mut names = state.sure_names.clone();
         for naming in std::mem::take(&mut state.pending_names) {
@@ -470,7 +475,10 @@ impl Memory {
             drop(state);
             return Err(self.fault(act, file, errno::EIO));
         }
-        Ok(state.fail_at == Some(this))
+        let bad = state.bad == Some(file)
+            && matches!(act, "flush" | "remove")
+            && state.names.contains_key(&file);
+        Ok(bad || state.fail_at == Some(this))
     }
 }
 

@@ -553,3 +553,43 @@ fn links_fifos_and_devices_are_never_opened_or_run() {
         daemon.log_count("cannot be") == 0
     });
 }
+
+/// What a shell does with a few commands is over before the daemon hears of the first.
+#[test]
+fn what_a_new_directory_was_filled_with_is_not_run_again_when_the_old_one_is_removed() {
+    let (bed, daemon) = watching("recursive = true\nsettle = \"0\"\n");
+    fs::create_dir_all(bed.inside("old/below")).expect("a directory");
+    for n in 0..10 {
+        fs::write(bed.inside(format!("old/f{n}")), format!("f{n}")).expect("a file");
+        fs::write(bed.inside(format!("old/below/g{n}")), format!("g{n}")).expect("a file");
+    }
+    bed.wait_runs(20);
+    assert_eq!(bed.fence("before").len(), 20);
+    let below = |runs: &[Run]| {
+        runs.iter()
+            .filter(|run| run.path.parent() != Some(&bed.path("in")))
+            .count()
+    };
+
+    daemon.signal(libc::SIGSTOP);
+    let moved = Command::new("sh")
+        .args(["-ec", "mkdir new; mv old/* new; rmdir old"])
+        .current_dir(bed.path("in"))
+        .status();
+    assert!(moved.expect("a shell").success());
+    daemon.signal(libc::SIGCONT);
+    // What is written where they lie now is run after them, if they are.
+    fs::write(bed.inside("new/below/later"), "later").expect("a file");
+    until("the new file's run", || below(&bed.runs()) > 20);
+    let runs = bed.fence("after");
+    assert_eq!(below(&runs), 21, "{:?}", counts(&runs));
+
+    // Nothing of them is left where they were: a file that comes there is new.
+    fs::create_dir(bed.inside("old")).expect("a directory");
+    fs::rename(bed.inside("new/f0"), bed.path("f0")).expect("a rename");
+    bed.fence("gone");
+    fs::rename(bed.path("f0"), bed.inside("old/f0")).expect("a rename");
+    until("a second run of what came back", || below(&bed.runs()) > 21);
+    let runs = bed.fence("back");
+    assert_eq!(below(&runs), 22, "{:?}", counts(&runs));
+}

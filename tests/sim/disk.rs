@@ -52,6 +52,8 @@ pub struct Inode {
     /// It was last written through a name that is not heard.
     pub unheard: bool,
     pub unreadable: bool,
+    /// A directory in which the daemon may rename nothing.
+    pub unwritable: bool,
     pub entries: BTreeMap<Vec<u8>, Dent>,
     /// When they changed last, by a clock that ticks every two seconds.
     pub names_at: i64,
@@ -237,6 +239,7 @@ impl Disk {
             disguised: false,
             unheard: false,
             unreadable: false,
+            unwritable: false,
             entries: BTreeMap::new(),
             names_at: 0,
             parent: None,

@@ -7,7 +7,8 @@ use crate::scouts::{self, Step, Task};
 use crate::story;
 use crate::story::show;
 use crate::world::{SECOND, Tick, World};
-use settled::core::ask::Question;
+use crate::writers::Doing;
+use settled::core::ask::{Answer, Question};
 use settled::core::ids::{AskId, JobId};
 use settled::core::{ChildEnd, Input, ScoutId, Stdin};
 use std::collections::BTreeSet;
@@ -133,6 +134,12 @@ impl World {
         let mut task =
             std::mem::replace(task, Task::new(ask, Question::Resolve { path: Vec::new() }));
         let step = self.one_step(&mut task);
+        let copies = faults.copies > 0 && task.has_copied();
+        if let Question::Bind { place, .. } = &task.question
+            && matches!(step.answers.first(), Some(Answer::Bound(Ok(_))))
+        {
+            self.does(&Doing::Lists(place.path()));
+        }
         self.scout_looked(&task);
         let Some(scout) = self.scouts.get_mut(&id) else {
             return;
@@ -155,7 +162,12 @@ impl World {
             self.inbox
                 .insert((at, self.seq), Input::Answer(ask, answer));
         }
-        self.wake_scout(id, 0);
+        let copying = if copies {
+            self.more.below(faults.copies)
+        } else {
+            0
+        };
+        self.wake_scout(id, copying);
     }
 
     /// One step of a question, under the oracle's eyes where it changes something.
@@ -275,6 +287,10 @@ impl World {
                     self.oracle.dispatched(watch, job, &truth, &self.setup.disk);
                 }
                 self.children[id].phase = Phase::Running;
+                for number in 0..uids.len() {
+                    let path = self.children[id].order.files[number].place.path();
+                    self.does(&Doing::Runs(path));
+                }
                 let many = uids.len() as u64;
                 let which = if many > 1 { self.works.below(many) } else { 0 };
                 let uid = uids[which as usize];

@@ -11,6 +11,7 @@ mod checks;
 mod children;
 mod disk;
 mod edge;
+mod effects;
 #[path = "../journal_support/mod.rs"]
 mod journal_support;
 mod mutants;
@@ -18,6 +19,7 @@ mod notify;
 mod oracle;
 mod past;
 mod rng;
+mod scenes;
 mod scouts;
 mod setup;
 mod store;

@@ -151,14 +151,17 @@ pub struct Ledger {
     pub version: Option<Version>,
     pub disposal: Option<Disposal>,
     pub disposed: bool,
+    /// Another directory has taken the place of its file's, before it was disposed of.
+    pub replaced: bool,
     /// The mover has done what was asked.
     pub moved: bool,
     /// As recorded before the first attempt, where keys are bounded.
     pub key: Option<Vec<u8>>,
     /// What settled.
     pub settled: Version,
-    /// And when, by the wall's clock.
+    /// And when, by the wall's clock and by the other.
     pub settled_at: i64,
+    pub settled_mono: u64,
     /// It failed together with others, and is to be run alone.
     pub alone: bool,
     /// Dead, and holds others up.
@@ -234,6 +237,8 @@ pub struct Oracle {
     scanned: Vec<WatchId>,
     dirs: BTreeMap<DirId, WatchId>,
     names: BTreeMap<DirId, (DirId, Vec<u8>)>,
+    /// Inode number and birth time of each, as last recorded.
+    idents: BTreeMap<DirId, (u64, i64)>,
     /// Versions that a full probe has found free of writers and locks, as far as it could ask.
     free: BTreeSet<Version>,
     /// Those that nobody had a flock on either.
@@ -241,6 +246,8 @@ pub struct Oracle {
     last_job: u64,
     /// Whether a file that is away for half a minute is certain to be missed.
     pub misses: bool,
+    /// Whether every event is heard: else a file may be looked for where its directory was a moment ago.
+    pub hears: bool,
     /// Looks whose answers were told in this turn.
     pub seen: Vec<(Vec<u8>, Facts, Truth)>,
     /// Of a watch's only worker: ends in a row without an answer, and when it may be started again.
@@ -250,8 +257,12 @@ pub struct Oracle {
     orphan_terms: BTreeMap<(u32, u32), u64>,
     /// Concluded files that were taken away: when, and how often they had been concluded.
     left: BTreeMap<(usize, Version), (u64, u32, u64)>,
+    /// Files of which a disposition has said that they are other versions now, and where each lies.
+    changed: BTreeMap<(usize, Version), Vec<u8>>,
     /// How often those that came back have to be concluded in the end.
     back: BTreeMap<(usize, Version), u64>,
+    /// When a version got its last name, where listings tell.
+    moved_at: BTreeMap<(usize, Version), u64>,
 }
 
 impl Oracle {

@@ -56,6 +56,13 @@ impl Task {
     }
 }
 
+impl Task {
+    /// It has copied a file, and is about to take the original away.
+    pub fn has_copied(&self) -> bool {
+        matches!(self.state, State::Copied { .. })
+    }
+}
+
 /// A scout process.
 #[derive(Debug, Default)]
 pub struct Scout {
@@ -443,6 +450,12 @@ fn dispose(
             };
             if !same(disk, uid, &expect) {
                 return answer(Disposal::Changed);
+            }
+            if disk.inodes[dir].unwritable {
+                return answer(Disposal::Failed {
+                    errno: EACCES,
+                    step: "rename to the private name".into(),
+                });
             }
             if rng.chance(1, 40) {
                 return answer(Disposal::Failed {

@@ -4,6 +4,7 @@ use crate::children::Temper;
 use crate::disk::Disk;
 use crate::oracle::Covers;
 use crate::rng::Rng;
+use crate::scenes::{self, Cue};
 use crate::scouts::Aliases;
 use crate::writers::{Stage, Writer, drop_box, extra, restless, rotation, script, shuffle};
 use settled::core::template::Template;
@@ -20,6 +21,8 @@ pub struct Setup {
     pub roots: Vec<Vec<u8>>,
     pub temper: Temper,
     pub faults: Faults,
+    /// What befalls the daemon when, after the beginning.
+    pub cues: Vec<(u64, Cue)>,
     /// One watch, whose directories stay where they are.
     pub plain: bool,
     /// A file that is away for half a minute is certain to be missed.
@@ -66,6 +69,8 @@ pub struct Faults {
     pub fill: usize,
     /// Bytes that a command says.
     pub output: usize,
+    /// The longest that a copy to another disk takes besides.
+    pub copies: u64,
 }
 
 pub fn template(text: &str) -> Template {
@@ -557,7 +562,8 @@ pub fn draw(seed: u64) -> Setup {
     let stays = root_exists && !stage.dir_ops && !stage.root_ops;
     let misses =
         stays && (!far || !remote) && faults.drain == 0 && disk.cuts == 0 && disk.loses == 0;
-    Setup {
+    let mut setup = Setup {
+        cues: Vec::new(),
         plain,
         misses,
         works,
@@ -592,5 +598,9 @@ pub fn draw(seed: u64) -> Setup {
         roots: all_roots,
         temper,
         faults,
+    };
+    if seed >= DENSE && !crowded {
+        scenes::play(seed, &stage, &mut setup);
     }
+    setup
 }

@@ -6,6 +6,7 @@ use crate::past::Past;
 use crate::rng::Rng;
 use settled::core::record::{Record, Summary};
 use settled::core::time::Wall;
+use settled::journal::storage::File;
 use settled::journal::{Journal, JournalError, Opened, Options};
 use std::time::Duration;
 
@@ -49,11 +50,17 @@ impl Store {
         state.fail_at = Some(state.calls + rng.below(calls));
     }
 
+    /// The disk is bad where a new base is written.
+    pub fn is_bad(&self) {
+        self.memory.0.borrow_mut().bad = Some(File::NewBase);
+    }
+
     /// It does not go off after all, and nothing fails.
     pub fn stays_on(&self) {
         let mut state = self.memory.0.borrow_mut();
         state.off_at = None;
         state.fail_at = None;
+        state.bad = None;
     }
 
     fn is_off(&self) -> bool {

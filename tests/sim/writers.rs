@@ -32,15 +32,34 @@ pub enum Op {
     /// The daemon may not read it, until it may.
     Forbid(Vec<u8>),
     Permit(Vec<u8>),
+    /// It may rename nothing in this directory, until it may.
+    Protect(Vec<u8>),
+    Unprotect(Vec<u8>),
     Lock,
     Unlock,
     Flock,
     Unflock,
+    /// Waits until the daemon does that, but not for long.
+    Until(Doing),
 }
+
+/// What the daemon does to a path, from then on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Doing {
+    /// Lists this directory.
+    Lists(Vec<u8>),
+    /// Runs a command for this file.
+    Runs(Vec<u8>),
+}
+
+/// How long a writer waits for the daemon to do something.
+const UNTIL: u64 = 12_000_000_000;
 
 #[derive(Debug)]
 pub struct Writer {
     pub ops: VecDeque<Op>,
+    /// What it waits for.
+    pub until: Option<Doing>,
     handle: Option<Handle>,
     map: Option<Handle>,
     /// On another machine.
@@ -53,6 +72,7 @@ impl Writer {
     pub fn new(ops: Vec<Op>, remote: bool) -> Writer {
         Writer {
             ops: ops.into(),
+            until: None,
             handle: None,
             map: None,
             remote,
@@ -62,9 +82,14 @@ impl Writer {
 
     /// Does steps up to the next pause; its length, or nothing when the script is over.
     pub fn go(&mut self, id: usize, disk: &mut Disk) -> Option<u64> {
+        self.until = None;
         loop {
             match self.ops.pop_front() {
                 Some(Op::Pause(ns)) => return Some(ns),
+                Some(Op::Until(doing)) => {
+                    self.until = Some(doing);
+                    return Some(UNTIL);
+                }
                 Some(op) => {
                     (disk.mute, disk.served) = (self.remote, self.served);
                     let result = self.one(&op, disk);
@@ -111,7 +136,7 @@ impl Writer {
 
     fn one(&mut self, op: &Op, disk: &mut Disk) -> Result<(), i32> {
         match op {
-            Op::Pause(_) => {}
+            Op::Pause(_) | Op::Until(_) => {}
             Op::Mkdir(path) => {
                 let (dir, name) = disk.parent(path)?;
                 disk.mkdir(dir, name)?;
@@ -212,6 +237,10 @@ impl Writer {
                 let uid = disk.resolve(path)?;
                 disk.inodes[uid].unreadable = matches!(op, Op::Forbid(_));
             }
+            Op::Protect(path) | Op::Unprotect(path) => {
+                let uid = disk.resolve(path)?;
+                disk.inodes[uid].unwritable = matches!(op, Op::Protect(_));
+            }
             Op::Lock | Op::Unlock | Op::Flock | Op::Unflock => {
                 if let Some(handle) = self.handle {
                     let inode = &mut disk.inodes[disk.opens[handle].inode];
@@ -266,10 +295,13 @@ fn words(op: &Op) -> String {
         Op::Chmod(p) => format!("chmod {}", show(p)),
         Op::Forbid(p) => format!("lets nobody read {}", show(p)),
         Op::Permit(p) => format!("lets everybody read {}", show(p)),
+        Op::Protect(p) => format!("lets nobody write in {}", show(p)),
+        Op::Unprotect(p) => format!("lets everybody write in {}", show(p)),
         Op::Lock => "locks".into(),
         Op::Unlock => "unlocks".into(),
         Op::Flock => "flocks".into(),
         Op::Unflock => "lets the flock go".into(),
+        Op::Until(doing) => format!("waits until it {doing:?}"),
     }
 }
 

@@ -6,7 +6,7 @@ use super::Mutant;
 pub const ALL: &[Mutant] = &[
     Mutant {
         name: "act before the record",
-        file: "tests/sim/world.rs",
+        file: "tests/sim/effects.rs",
         old: r##"        let durable = records.clone();
 "##,
         new: r##"        let durable = records.clone();
@@ -19,7 +19,7 @@ pub const ALL: &[Mutant] = &[
     },
     Mutant {
         name: "perform what a failed flush announced",
-        file: "tests/sim/world.rs",
+        file: "tests/sim/effects.rs",
         old: r##"            story!(self.now, "!!!! crash while the journal is written: {error}");
 "##,
         new: r##"            story!(self.now, "!!!! crash while the journal is written: {error}");
@@ -90,7 +90,7 @@ pub const ALL: &[Mutant] = &[
     },
     Mutant {
         name: "dispose before the record",
-        file: "tests/sim/world.rs",
+        file: "tests/sim/effects.rs",
         old: r##"        let wall = Wall(self.setup.disk.wall);
         let mut records = Vec::new();"##,
         new: r##"        for effect in effects.iter().filter(|_| MUTANT) {

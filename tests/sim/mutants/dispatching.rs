@@ -6,7 +6,7 @@ use super::Mutant;
 pub const ALL: &[Mutant] = &[
     Mutant {
         name: "feed before the record",
-        file: "tests/sim/world.rs",
+        file: "tests/sim/effects.rs",
         old: r##"        if crash && self.rng.chance(1, 2) {
             self.store.soon_off(&mut self.rng, 4);"##,
         new: r##"        for effect in effects.iter().filter(|_| MUTANT) {

@@ -36,12 +36,7 @@ pub struct Mutant {
 
 /// Schedules of their own for faults that few show: tried first. Where the worlds have changed since, others are
 /// looked for as for any fault.
-const OWN: &[(&str, u64)] = &[
-    ("a look of before there was a worker hands over", 143_249),
-    ("of two names the last in order is taken", 195_554),
-    ("a name's new file is what went from there", 648_780),
-    ("what was renamed over a job's file is its work", 720_966),
-];
+const OWN: &[(&str, u64)] = &[("a look of before there was a worker hands over", 143_249)];
 
 /// All of them; the first has number 1.
 fn all() -> Vec<&'static Mutant> {

@@ -162,9 +162,9 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "do not wait for the end of a scan",
         file: "src/core/settle.rs",
-        old: r##"        if (state.scan.is_some() || unheard)"##,
+        old: r##"        if (unheard || self.tree.any_deaf(watch) || state.scan.is_some() && state.history)"##,
         new: r##"        if !MUTANT
-            && (state.scan.is_some() || unheard)"##,
+            && (unheard || self.tree.any_deaf(watch) || state.scan.is_some() && state.history)"##,
     },
     Mutant {
         name: "no second half in a listing",
@@ -237,10 +237,10 @@ pub const ALL: &[Mutant] = &[
         name: "a directory that cannot be read counts as empty",
         file: "src/core/scan.rs",
         old: r##"            Fault::Here(errno) | Fault::Crossed(errno) => {
-                if failures == 1 {"##,
+                if failures == 1 && !early {"##,
         new: r##"            Fault::Here(_) if MUTANT => return self.listed(dir),
             Fault::Here(errno) | Fault::Crossed(errno) => {
-                if failures == 1 {"##,
+                if failures == 1 && !early {"##,
     },
     Mutant {
         name: "a listing cut short counts as whole",
@@ -430,7 +430,7 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "a name's new file is what went from there",
         file: "src/core/renames.rs",
-        old: r##"!half.is_dir && half.version == Some(before)"##,
-        new: r##"!half.is_dir && (MUTANT || half.version == Some(before))"##,
+        old: r##"!half.is_dir && half.version == Some(before) && half.heard > heard"##,
+        new: r##"!half.is_dir && (MUTANT || half.version == Some(before) && half.heard > heard)"##,
     },
 ];

@@ -5,8 +5,11 @@ use super::*;
 impl Oracle {
     /// Counts how often each version may be concluded: once for each time a name of it came to be.
     pub fn observe(&mut self, disk: &mut Disk) {
+        // What is written in one go is one version: nobody has seen another.
+        let mut written = BTreeSet::new();
         for change in std::mem::take(&mut disk.changes) {
             match change {
+                Change::Content(uid) if !written.insert(uid) => {}
                 Change::Content(uid) => {
                     for (parent, name) in disk.paths_of(uid) {
                         self.allow(disk, uid, parent, &name, None);
@@ -38,6 +41,9 @@ impl Oracle {
                         if self.misses && disk.inodes[inode].nlink == 1 {
                             self.away_and_back(disk, inode, &name, old.as_ref());
                         }
+                        if let Some(old) = &old {
+                            self.moved_on(disk, inode, &name, old);
+                        }
                         self.allow(disk, inode, name.parent, &name.name, old);
                     }
                 }
@@ -59,6 +65,31 @@ impl Oracle {
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /// "A file is gone only by an event from its directory, or by a listing that was complete [...] and on a remote mount
+    /// was confirmed by a second one": where listings tell, and a file was moved on in the course of each of two that
+    /// followed each other, both may have missed it. Between two that do, there is the watch's `poll` at least.
+    fn moved_on(&mut self, disk: &Disk, uid: Uid, name: &Name, old: &(Vec<u8>, Vec<u8>)) {
+        let Some(dir) = disk.path_of_dir(name.parent) else {
+            return;
+        };
+        let remote = disk.fss.iter().any(|fs| fs.remote);
+        for (index, watch) in self.watches.iter().enumerate() {
+            let stays = watch.file(&old.0, &old.1) && watch.file(&dir, &name.name);
+            if !stays
+                || dir == old.0
+                || !remote && watch.plan.observe != settled::plan::Observe::Poll
+            {
+                continue;
+            }
+            let key = (index, disk.version(uid));
+            let before = self.moved_at.insert(key, disk.mono);
+            let poll = u64::try_from(watch.plan.poll.as_nanos()).unwrap_or(u64::MAX);
+            if before.is_some_and(|at| disk.mono - at >= poll) {
+                *self.allowed.entry(key).or_default() += 1;
             }
         }
     }

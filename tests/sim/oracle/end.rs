@@ -3,6 +3,24 @@
 use super::*;
 
 impl Oracle {
+    /// All is at rest, and nothing was listed for the sake of what nobody was told: what a disposition found changed was
+    /// looked at again.
+    pub fn looked_again(&mut self, disk: &Disk) {
+        for ((watch, version), path) in std::mem::take(&mut self.changed) {
+            let there = disk
+                .resolve(&path)
+                .is_ok_and(|uid| disk.version(uid) == version);
+            if there && !self.counts.contains_key(&(watch, version)) {
+                let text = format!(
+                    "watch {}, {}: changed when it was to be disposed of, and not looked at again",
+                    self.watches[watch].plan.name,
+                    crate::story::show(&path)
+                );
+                return self.broken(Rule::NothingLost, text);
+            }
+        }
+    }
+
     /// Everything has calmed down: what is on disk was concluded, and no more often than allowed.
     pub fn finish(&mut self, disk: &Disk) {
         let mut present: BTreeMap<(usize, Version), Vec<Vec<u8>>> = BTreeMap::new();
@@ -92,12 +110,14 @@ impl Oracle {
                 .rsplit(|&b| b == b'-')
                 .next()
                 .and_then(|job| std::str::from_utf8(job).ok()?.parse().ok());
-            // "Recovery puts private names back": in a directory that was renamed away it waits for its return.
+            // "Recovery puts private names back": in a directory that was renamed away it waits for its return. Where
+            // another directory with a file of its name has taken the place, it has that in its stead (settled(8),
+            // CAVEATS).
             let waits = job
                 .and_then(|job| self.jobs.get(&JobId(job)))
                 .is_some_and(|ledger| {
                     ledger.concluded.is_some()
-                        && !ledger.disposed
+                        && (!ledger.disposed || ledger.replaced)
                         && self.watches[ledger.watch].rel_dir(&path).is_none()
                 });
             if name.starts_with(b".settled-")

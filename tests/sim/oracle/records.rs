@@ -17,6 +17,22 @@ impl Ran {
     }
 }
 
+impl Ledger {
+    /// "A rename within one watch moves everything below it: concluded files carry their conclusion": its file lies in the
+    /// watched tree, and nobody has given it a name since it settled, whatever was done to the directories above it.
+    fn stays(&self, watch: &Covers, version: &Version, disk: &Disk) -> bool {
+        let file = |uid: &Uid| {
+            let inode = &disk.inodes[*uid];
+            !inode.dir && inode.placed < self.settled_mono && disk.version(*uid) == *version
+        };
+        (0..disk.inodes.len())
+            .filter(file)
+            .flat_map(|uid| disk.paths_of(uid))
+            .filter_map(|(parent, _)| disk.path_of_dir(parent))
+            .any(|dir| watch.rel_dir(&dir).is_some())
+    }
+}
+
 impl Oracle {
     /// A record is durable, or was found to be after a crash. It was written when the wall clock showed `at`.
     pub fn record(&mut self, record: &Record, at: i64, disk: &Disk) {
@@ -49,7 +65,8 @@ impl Oracle {
                 watch,
                 parent,
                 name,
-                ..
+                ino,
+                btime_ns,
             } => {
                 if *parent != DirId(0) && !self.dirs.contains_key(parent) {
                     self.broken(
@@ -58,6 +75,13 @@ impl Oracle {
                     );
                 }
                 self.names.insert(*dir, (*parent, name.clone()));
+                let before = self.idents.insert(*dir, (*ino, *btime_ns));
+                if before.is_some_and(|before| before != (*ino, *btime_ns)) {
+                    for ledger in self.jobs.values_mut() {
+                        let here = ledger.place.is_some_and(|(its, _)| its == *dir);
+                        ledger.replaced |= here && ledger.concluded.is_some() && !ledger.disposed;
+                    }
+                }
                 if self.dirs.insert(*dir, *watch).is_some() {
                     // Said again: it may have been renamed, and what lies below it with it.
                     for ledger in self.jobs.values_mut() {
@@ -105,6 +129,7 @@ impl Oracle {
                         rel,
                         settled: *version,
                         settled_at: at,
+                        settled_mono: self.moment.now,
                         ..Ledger::default()
                     },
                 );
@@ -265,6 +290,7 @@ impl Oracle {
                 };
                 if *how != DisposedHow::Done
                     && let Some(version) = ledger.version
+                    && !(self.hears && ledger.stays(&self.watches[ledger.watch], &version, disk))
                 {
                     // Taken away before its disposition: wherever it turns up again, it is a new arrival.
                     *self.allowed.entry((ledger.watch, version)).or_default() += 1;
@@ -272,6 +298,12 @@ impl Oracle {
                 let known = ledger
                     .place
                     .is_none_or(|(dir, _)| self.dirs.contains_key(&dir));
+                let found = match (how, ledger.version) {
+                    (DisposedHow::Changed, Some(version)) if ledger.place.is_some() => {
+                        Some((ledger.watch, ledger.rel.clone(), version))
+                    }
+                    _ => None,
+                };
                 if *how == DisposedHow::Gone && !known {
                     // With its directory: should that come back, its name is a private one, and whose is unknown.
                     self.left_private.insert(job.0);
@@ -285,6 +317,9 @@ impl Oracle {
                 } else {
                     ledger.disposed = true;
                 }
+                if let Some((watch, rel, was)) = found {
+                    self.found_changed(watch, &rel, &was, disk);
+                }
             }
             Record::Renamed { dir, name_hash, .. } => {
                 for ledger in self.jobs.values_mut() {
@@ -294,6 +329,18 @@ impl Oracle {
                 }
             }
             Record::Gone { .. } | Record::Remembered { .. } => {}
+        }
+    }
+
+    /// "If it is not the concluded arrival it goes back (never over another) as a new candidate": whether an event tells of
+    /// it or not, and whenever the next listing is made.
+    fn found_changed(&mut self, watch: usize, rel: &[u8], was: &Version, disk: &Disk) {
+        let path = [self.watches[watch].root.as_slice(), b"/", rel].concat();
+        if let Ok(uid) = disk.resolve(&path) {
+            let is = disk.version(uid);
+            if (is.ino, is.btime_ns) == (was.ino, was.btime_ns) && is != *was {
+                self.changed.insert((watch, is), path);
+            }
         }
     }
 
@@ -420,10 +467,29 @@ impl Oracle {
         if let Some(text) = other {
             wrong = Some((Rule::ConcludedOnce, text));
         }
+        if accepted && let Some(text) = self.is_of_another(job, version) {
+            wrong = Some((Rule::ConcludedOnce, text));
+        }
         if let Some((rule, text)) = wrong {
             self.broken(rule, format!("{record:?}: {text}"));
         }
         self.planned(job, outcome, disposal);
+    }
+
+    /// "`on_change = "accept"` is for jobs that edit their file in place", and a renamed file carries its queued job: another
+    /// file, which has a job, is not what this one's command left.
+    fn is_of_another(&self, job: JobId, version: &Version) -> Option<String> {
+        let ledger = self.jobs.get(&job)?;
+        if (ledger.settled.ino, ledger.settled.btime_ns) == (version.ino, version.btime_ns) {
+            return None;
+        }
+        let (other, _) = self.jobs.iter().find(|(id, other)| {
+            **id != job
+                && other.watch == ledger.watch
+                && other.concluded.is_none()
+                && other.settled == *version
+        })?;
+        Some(format!("what it found is the file of {other:?}"))
     }
 
     /// What is going to happen to the file is what the plan says.
