@@ -209,7 +209,7 @@ impl Core {
         let Some(state) = self.watches.get_mut(watch as usize) else {
             return;
         };
-        if state.scan.is_none() && !state.scan_again && !unseen {
+        if !state.is_to_scan() && !unseen {
             return;
         }
         // In the root, which is there as long as anything is looked for.

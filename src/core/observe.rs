@@ -7,7 +7,7 @@ use super::select::Verdict;
 use super::settle::Signal;
 use super::timers::Timer;
 use super::tree::Bind;
-use super::watch::Root;
+use super::watch::{Root, Watch};
 use super::{Core, mask};
 use crate::plan::Level;
 
@@ -122,7 +122,7 @@ impl Core {
                 && moved.is_some_and(|moved| moved != old)
             {
                 let scan = self.watches.get(watch as usize);
-                if scan.is_some_and(|state| state.scan.is_some()) && self.holds_any(old) {
+                if scan.is_some_and(Watch::is_to_scan) && self.holds_any(old) {
                     // A rename takes the place of an empty directory only: this one has been elsewhere, and nothing
                     // told, or is here again. Its listing says which of them this is.
                     self.bind_is_void(old);

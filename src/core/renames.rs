@@ -8,6 +8,7 @@ use super::record::Record;
 use super::time::Mono;
 use super::timers::Timer;
 use super::tree::Bind;
+use super::watch::Watch;
 use std::time::Duration;
 
 /// The halves of a rename are queued by one system call; this bounds how long they may be read apart.
@@ -262,7 +263,7 @@ impl Core {
         let scans = self
             .watches
             .get(node.watch as usize)
-            .is_some_and(|state| state.scan.is_some());
+            .is_some_and(Watch::is_to_scan);
         let deaf = self.tree.any_deaf(node.watch);
         let tells = scans || deaf || self.any_half_below(dir);
         if node.bound || node.deaf || self.timers.is_set(Timer::Bind(dir)) {

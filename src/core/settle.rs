@@ -564,12 +564,13 @@ impl Core {
         }
         // A rename of which only the arrival was heard may have begun where no listing has been yet, or in a directory
         // that cannot be read; one of which nothing was heard, where the last listing was before it, in the first scan of
-        // all, too: what that has found may be concluded before it ends.
+        // all, too: what that has found may be concluded before it ends. A scan that waits for its root to be found has still
+        // to compare what the one before has listed.
         let compared = state
             .compared
             .is_some_and(|began| candidate.seen_at < began);
         let unheard = !compared && !told;
-        if (unheard || self.tree.any_deaf(watch) || state.scan.is_some() && state.history)
+        if (unheard || self.tree.any_deaf(watch) || state.history && state.is_to_scan())
             && self.may_be_known(watch, version_digest(&stat.version))
         {
             self.hold(key, Waits::ScanEnd);

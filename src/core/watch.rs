@@ -145,6 +145,12 @@ impl Watch {
         }
     }
 
+    /// Whether what was listed, or is still to be, waits for the comparison at a scan's end: of one that is under way, or
+    /// that waits for its root to be found.
+    pub(super) fn is_to_scan(&self) -> bool {
+        self.scan.is_some() || self.scan_again
+    }
+
     /// The jobs that may start.
     pub(super) fn startable(&self) -> &Queue {
         self.claims

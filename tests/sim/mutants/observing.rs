@@ -162,9 +162,21 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "do not wait for the end of a scan",
         file: "src/core/settle.rs",
-        old: r##"        if (unheard || self.tree.any_deaf(watch) || state.scan.is_some() && state.history)"##,
+        old: r##"        if (unheard || self.tree.any_deaf(watch) || state.history && state.is_to_scan())"##,
         new: r##"        if !MUTANT
-            && (unheard || self.tree.any_deaf(watch) || state.scan.is_some() && state.history)"##,
+            && (unheard || self.tree.any_deaf(watch) || state.history && state.is_to_scan())"##,
+    },
+    Mutant {
+        name: "a scan that waits for its root compares nothing",
+        file: "src/core/watch.rs",
+        old: r##"        self.scan.is_some() || self.scan_again"##,
+        new: r##"        self.scan.is_some() || !MUTANT && self.scan_again"##,
+    },
+    Mutant {
+        name: "what went from a directory that is gone is not waited for",
+        file: "src/core/renames.rs",
+        old: r##"        let left = self.any_half_below(dir);"##,
+        new: r##"        let left = !MUTANT && self.any_half_below(dir);"##,
     },
     Mutant {
         name: "no second half in a listing",
@@ -400,8 +412,8 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "forget what a replaced name stood for",
         file: "src/core/compare.rs",
-        old: r##"        if state.scan.is_none() && !state.scan_again && !unseen {"##,
-        new: r##"        if MUTANT || state.scan.is_none() && !state.scan_again && !unseen {"##,
+        old: r##"        if !state.is_to_scan() && !unseen {"##,
+        new: r##"        if MUTANT || !state.is_to_scan() && !unseen {"##,
     },
     Mutant {
         name: "a root that moves while it is looked for is believed",
