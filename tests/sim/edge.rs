@@ -17,6 +17,7 @@ impl World {
     // ---- scouts ----
 
     pub fn ask(&mut self, ask: AskId, scout: ScoutId, question: Question) {
+        self.roots.asked(ask, &question);
         match &question {
             Question::Probe { place, lease, .. } => {
                 self.active = self.now;
@@ -139,6 +140,9 @@ impl World {
             && matches!(step.answers.first(), Some(Answer::Bound(Ok(_))))
         {
             self.does(&Doing::Lists(place.path()));
+        }
+        if let Question::Resolve { path } = &task.question {
+            self.does(&Doing::Finds(path.clone()));
         }
         self.scout_looked(&task);
         let Some(scout) = self.scouts.get_mut(&id) else {

@@ -3,6 +3,7 @@
 
 use crate::children::{Fate, Phase};
 use crate::oracle::Rule;
+use crate::roots::Roots;
 use crate::scouts::Scouts;
 use crate::story;
 use crate::story::{question_words, show};
@@ -109,7 +110,10 @@ impl World {
         for effect in others.into_iter().take(performed) {
             match effect {
                 Effect::Ask(ask, scout, question) => self.ask(ask, scout, question),
-                Effect::Unwatch(wd) => self.setup.disk.rm_watch(wd),
+                Effect::Unwatch(wd) => {
+                    self.roots.unwatched(wd);
+                    self.setup.disk.rm_watch(wd);
+                }
                 Effect::Spawn(order) => self.spawn(*order),
                 Effect::Kill(run, signal) => self.kill(run, signal),
                 Effect::Stop(_) => stop = true,
@@ -122,7 +126,10 @@ impl World {
         if stop || crash {
             story!(self.now, "!!!! {}", if crash { "crash" } else { "stopped" });
             self.crash();
-        } else if self.rng.chance(1, 50) {
+            return;
+        }
+        self.roots_are_looked_for();
+        if self.rng.chance(1, 50) {
             self.compare();
         } else if self.rng.chance(1, 40) {
             self.compact();
@@ -175,6 +182,7 @@ impl World {
         self.inbox.clear();
         self.inbox_ask.clear();
         self.bound.clear();
+        self.roots = Roots::default();
         self.looks.clear();
         self.notify_since = None;
         self.room_again = None;

@@ -19,6 +19,7 @@ mod notify;
 mod oracle;
 mod past;
 mod rng;
+mod roots;
 mod scenes;
 mod scouts;
 mod setup;

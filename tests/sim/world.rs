@@ -6,6 +6,7 @@ use crate::disk::*;
 use crate::notify::Event;
 use crate::oracle::{Moment, Oracle, Rule, Truth};
 use crate::rng::Rng;
+use crate::roots::Roots;
 use crate::scenes::Cue;
 use crate::scouts::Scouts;
 use crate::setup::Setup;
@@ -100,6 +101,7 @@ pub struct World {
     pub inbox_ask: BTreeMap<AskId, ScoutId>,
     /// Watch descriptors that this life has been told of.
     pub bound: BTreeSet<i32>,
+    pub roots: Roots,
     pub notify_since: Option<u64>,
     pub latency: u64,
     pub scouts: Scouts,
@@ -144,6 +146,7 @@ impl World {
             inbox: BTreeMap::new(),
             inbox_ask: BTreeMap::new(),
             bound: BTreeSet::new(),
+            roots: Roots::default(),
             notify_since: None,
             latency: 0,
             scouts: Scouts::new(),
@@ -538,6 +541,7 @@ impl World {
                         show(&event.name)
                     );
                     self.heard(&event);
+                    self.roots.heard(event.wd, event.mask);
                     core.step(
                         now,
                         Input::Event {
@@ -571,6 +575,9 @@ impl World {
                     self.bound.extend(bound.wd.and_then(Result::ok));
                 }
                 _ => {}
+            }
+            if let Input::Answer(ask, answer) = &input {
+                self.roots.told(*ask, answer);
             }
             match &input {
                 Input::Answer(ask, answer) if answer.is_last() => {

@@ -1,8 +1,9 @@
 //! Scenes of what is done with a file once it has settled: attempts, dispositions, and what is remembered of them.
 
 use super::{Cue, arrives, within};
+use crate::children::Temper;
 use crate::rng::Rng;
-use crate::setup::{Setup, template};
+use crate::setup::{Faults, Setup, WorkerTemper, template};
 use crate::writers::{Op, Stage};
 use settled::plan::{
     Action, Delivery, Disposition, Existing, Observe, OnChange, OnDead, Orphans, Rate, WatchPlan,
@@ -226,12 +227,24 @@ fn no_right(rng: &mut Rng, stage: &Stage, setup: &mut Setup) {
     setup.enters(ops);
 }
 
-/// Files may not be read for a while, again and again, as somebody tries rights out; they are for a worker that often dies,
-/// and their mount is slow.
+/// Files may not be read for a while, again and again, as somebody tries rights out, who has them open meanwhile; they are
+/// for a worker that often dies, and their mount is slow.
 fn rights_tried_out(rng: &mut Rng, stage: &Stage, setup: &mut Setup) {
+    if setup.disk.resolve(&stage.dirs[1]).is_err() {
+        return;
+    }
     setup.works = true;
-    setup.worker.dies = 350;
-    setup.faults.scout_stuck = setup.faults.scout_stuck.max(300);
+    setup.worker = WorkerTemper {
+        dies: 350,
+        ..WorkerTemper::default()
+    };
+    // By itself, where nothing else goes wrong.
+    setup.writers.clear();
+    setup.temper = Temper::default();
+    setup.faults = Faults {
+        scout_stuck: 80,
+        ..Faults::default()
+    };
     setup.replan(0, |plan| {
         at_once(plan);
         plan.action = Action::Worker(WorkerPlan {
@@ -239,6 +252,11 @@ fn rights_tried_out(rng: &mut Rng, stage: &Stage, setup: &mut Setup) {
             workers: 1,
             window: 4,
             ready: None,
+        });
+        // There is always something to be handed over.
+        plan.rate = Some(Rate {
+            count: 2,
+            per: Duration::from_secs(1),
         });
     });
     let mut ops = vec![Op::Pause(rng.range(SECOND / 2, 3 * SECOND))];
@@ -248,7 +266,9 @@ fn rights_tried_out(rng: &mut Rng, stage: &Stage, setup: &mut Setup) {
     for name in &names {
         arrives(rng, &mut ops, name);
     }
-    for _ in 0..rng.range(10, 25) {
+    // Long enough to settle, and not to be done with.
+    ops.push(Op::Pause(rng.range(2 * SECOND, 4 * SECOND)));
+    for _ in 0..rng.range(15, 30) {
         ops.push(Op::Pause(rng.range(50 * MILLISECOND, 400 * MILLISECOND)));
         let first = rng.below(names.len() as u64 / 2) as usize;
         ops.extend(names[first..].iter().cloned().map(Op::Forbid));
@@ -256,4 +276,14 @@ fn rights_tried_out(rng: &mut Rng, stage: &Stage, setup: &mut Setup) {
         ops.extend(names[first..].iter().cloned().map(Op::Permit));
     }
     setup.enters(ops);
+    for _ in 0..7 {
+        let mut ops = vec![Op::Pause(rng.range(5 * SECOND, 7 * SECOND))];
+        for _ in 0..rng.range(6, 20) {
+            ops.push(Op::Reopen(rng.pick(&names).clone()));
+            ops.push(Op::Pause(rng.range(300 * MILLISECOND, 2 * SECOND)));
+            ops.push(Op::Close);
+            ops.push(Op::Pause(rng.below(300 * MILLISECOND)));
+        }
+        setup.enters(ops);
+    }
 }

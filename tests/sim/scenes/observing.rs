@@ -23,6 +23,7 @@ pub fn play(seed: u64, stage: &Stage, setup: &mut Setup) {
         8 => replaced_at_work,
         9 => restored,
         10 | 11 => aside_for_a_moment,
+        12 | 13 => root_swapped,
         _ => return,
     };
     if rng.chance(1, 2) {
@@ -225,4 +226,46 @@ fn aside_for_a_moment(rng: &mut Rng, stage: &Stage, setup: &mut Setup) {
         there.push(Op::Rename(aside, path));
         setup.writers.push(Writer::new(there, true));
     }
+}
+
+/// Somebody tries whether things go on with an empty directory in place of the watched one, again and again, and just as it
+/// is being looked for. Meanwhile files that are done with are opened for writing, and closed as they were.
+fn root_swapped(rng: &mut Rng, stage: &Stage, setup: &mut Setup) {
+    setup.faults.rescan = 1500;
+    (setup.plain, setup.misses) = (false, false);
+    setup.replan(0, |plan| {
+        plan.recursive = true;
+        plan.existing = Existing::Run;
+        plan.observe = Observe::Auto;
+        plan.settle = Some(Duration::ZERO);
+        plan.done = Disposition::Keep;
+    });
+    let (Some(root), watched) = (stage.roots.first(), setup.plan.watches[0].path.clone()) else {
+        return;
+    };
+    let aside = [root, &b"-aside"[..]].concat();
+    let names: Vec<_> = (0..8)
+        .map(|n| within(&stage.dirs[n % 2], &format!("s{n}.dat")))
+        .collect();
+    let mut ops = vec![Op::Pause(rng.range(SECOND, 2 * SECOND))];
+    for name in &names {
+        arrives(rng, &mut ops, name);
+    }
+    ops.push(Op::Pause(rng.range(2 * SECOND, 4 * SECOND)));
+    for _ in 0..rng.range(4, 16) {
+        ops.push(Op::Until(Doing::Finds(watched.clone())));
+        for _ in 0..rng.below(8) {
+            pause(rng, &mut ops, 10 * MICROSECOND, 2 * MILLISECOND);
+            ops.push(Op::Reopen(rng.pick(&names).clone()));
+            ops.push(Op::Close);
+        }
+        pause(rng, &mut ops, 10 * MICROSECOND, 8 * MILLISECOND);
+        ops.push(Op::Rename(root.clone(), aside.clone()));
+        ops.push(Op::Mkdir(root.clone()));
+        pause(rng, &mut ops, 200 * MICROSECOND, 800 * MILLISECOND);
+        ops.push(Op::Rmdir(root.clone()));
+        ops.push(Op::Rename(aside.clone(), root.clone()));
+        ops.push(Op::Pause(rng.below(SECOND)));
+    }
+    setup.enters(ops);
 }
