@@ -7,6 +7,7 @@ use settled::core::ask::{
 };
 use settled::core::files::{ctime_digest, name_hash, version_digest};
 use settled::core::ids::{AskId, DirId, JobId, MountId, RunId, WatchId};
+use settled::core::orders::{Name, Order, Which};
 use settled::core::query::{Explained, judge};
 use settled::core::record::{AttemptEnd, Disposal, DisposedHow, Outcome, Record};
 use settled::core::time::{Mono, Now, Wall};
@@ -59,6 +60,8 @@ struct Bed {
     records: Vec<Record>,
     unwatched: Vec<i32>,
     runs: Vec<RunId>,
+    /// How often a worker was handed something.
+    handed: usize,
 }
 
 impl Bed {
@@ -67,10 +70,14 @@ impl Bed {
     }
 
     fn with(more: &str, records: Vec<Record>) -> Bed {
+        Bed::of("run = [\"true\"]\n", more, records)
+    }
+
+    fn of(action: &str, more: &str, records: Vec<Record>) -> Bed {
         let temp = tempfile::tempdir().unwrap();
         let file = temp.path().join("settled.toml");
-        let text = "[watch.in]\npath = \"/srv/in\"\nrecursive = true\nexported = false\nrun = [\"true\"]\ndone = \"delete\"\n";
-        fs::write(&file, text.to_owned() + more).unwrap();
+        let text = "[watch.in]\npath = \"/srv/in\"\nrecursive = true\nexported = false\ndone = \"delete\"\n";
+        fs::write(&file, [text, action, more].concat()).unwrap();
         let mut core = Core::new(settled::config::load(&file).unwrap(), 7);
         for record in records {
             core.replay(Wall(1), record);
@@ -90,6 +97,7 @@ impl Bed {
             records: Vec::new(),
             unwatched: Vec::new(),
             runs: Vec::new(),
+            handed: 0,
         };
         bed.turn(0);
         bed
@@ -105,6 +113,7 @@ impl Bed {
                 Effect::Append(record) => self.records.push(record),
                 Effect::Unwatch(wd) => self.unwatched.push(wd),
                 Effect::Spawn(order) => self.runs.push(order.run),
+                Effect::Feed(..) | Effect::FeedFirst(..) => self.handed += 1,
                 _ => {}
             }
         }
@@ -124,6 +133,17 @@ impl Bed {
         });
     }
 
+    fn renames(&mut self, cookie: u32, from: &[u8], to: &[u8]) {
+        for (mask, name) in [(mask::MOVED_FROM, from), (mask::MOVED_TO, to)] {
+            self.input(Input::Event {
+                wd: 1,
+                mask,
+                cookie,
+                name: name.to_vec(),
+            });
+        }
+    }
+
     fn answer(&mut self, ask: AskId, answers: Vec<Answer>) {
         for answer in answers {
             self.input(Input::Answer(ask, answer));
@@ -131,7 +151,7 @@ impl Bed {
     }
 
     /// Takes the first question that is one of these.
-    fn take(&mut self, which: impl Fn(&Question) -> bool) -> Option<AskId> {
+    fn take(&mut self, mut which: impl FnMut(&Question) -> bool) -> Option<AskId> {
         let at = self.asked.iter().position(|(_, q)| which(q))?;
         Some(self.asked.remove(at).0)
     }
@@ -352,6 +372,81 @@ fn a_look_into_a_directory_that_came_after_it_was_asked_says_nothing() {
         _ => None,
     });
     assert_eq!(concluded, Some(left));
+}
+
+/// A file has its private name for a moment; another comes under its own meanwhile, and is renamed. Whatever is to be done
+/// with the first is still to be done where that is.
+#[test]
+fn what_comes_under_the_name_of_a_hidden_file_takes_no_job_along() {
+    let file = version(20, 9);
+    let mut bed = Bed::start(concluded(file));
+    bed.resolve(version(2, 0));
+    let entries = vec![entry(b"f", Kind::File, file)];
+    bed.list(b"", 1, version(2, 0), entries);
+    let mut hidden = Vec::new();
+    let ask = bed.take(|q| match q {
+        Question::Dispose { private, .. } => {
+            hidden.clone_from(private);
+            true
+        }
+        _ => false,
+    });
+    bed.renames(1, b"f", &hidden);
+    bed.event(1, mask::CREATE, b"f");
+    bed.renames(2, b"f", b"g");
+    bed.renames(3, &hidden, b"f");
+    bed.answer(
+        ask.expect("no disposition is asked for"),
+        vec![Answer::Disposed(Ok(Answered::Busy))],
+    );
+    let renamed = |record: &Record| matches!(record, Record::Renamed { .. });
+    assert!(!bed.records.iter().any(renamed), "{:?}", bed.records);
+    bed.turn(10_000);
+    bed.dispose(Answered::Done);
+    assert!(bed.disposed());
+}
+
+/// A dead job that holds up others is looked at, and before the answer somebody asks for another attempt: who looked did not
+/// ask whether its file is open, as whoever hands it to a worker has to.
+#[test]
+fn a_look_of_before_there_was_a_worker_hands_nothing_over() {
+    let file = version(20, 9);
+    let mut records = concluded(file);
+    records.pop();
+    records.push(Record::Ended {
+        job: JobId(7),
+        attempt: 1,
+        end: AttemptEnd::Exit(65),
+        counted: 1,
+        not_before: Wall(i64::MAX),
+        output: Vec::new(),
+    });
+    let more = "on_dead = \"halt\"\nattempts = 1\n";
+    let mut bed = Bed::of("worker = [\"true\"]\n", more, records);
+    bed.resolve(version(2, 0));
+    let entries = vec![entry(b"f", Kind::File, file)];
+    bed.list(b"", 1, version(2, 0), entries);
+    bed.turn(10);
+    let leases = |wanted: bool| move |q: &Question| matches!(q, Question::Probe { lease, .. } if *lease == wanted);
+    let early = bed.take(leases(false)).expect("nobody looks at it");
+    let order = Order::Retry(Which {
+        name: Name::Job("00000007-7".into()),
+        watch: None,
+    });
+    bed.input(Input::Command(Command::Asked(1, order)));
+    let facts = |lease: Held| {
+        vec![Answer::Probed(Ok(Facts {
+            stat: stat(Kind::File, file),
+            lock: Held::NotAsked,
+            flock: Held::NotAsked,
+            lease,
+        }))]
+    };
+    bed.answer(early, facts(Held::NotAsked));
+    assert_eq!(bed.handed, 0);
+    let late = bed.take(leases(true)).expect("nobody asks for a lease");
+    bed.answer(late, facts(Held::Free));
+    assert_eq!(bed.handed, 1);
 }
 
 /// Whoever may ask can name a path that leads through two thousand directories: the answer is made in many steps, and

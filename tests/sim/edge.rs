@@ -88,6 +88,11 @@ impl World {
                 9 | 10 => self.rng.range(400_000, 20_000_000),
                 _ => self.rng.range(1_000_000, 400_000_000),
             };
+        let slow = match self.setup.faults.scout_slow {
+            slow if slow > 0 && !self.calm => self.more.below(slow),
+            _ => 0,
+        };
+        let wait = wait + slow;
         let life = self.life;
         let Some(scout) = self.scouts.get_mut(&id) else {
             return;
@@ -140,6 +145,11 @@ impl World {
             && matches!(step.answers.first(), Some(Answer::Bound(Ok(_))))
         {
             self.does(&Doing::Lists(place.path()));
+        }
+        if let Question::Dispose { place, .. } = &task.question
+            && task.has_hidden()
+        {
+            self.does(&Doing::Hides(place.path()));
         }
         if let Question::Resolve { path } = &task.question {
             self.does(&Doing::Finds(path.clone()));

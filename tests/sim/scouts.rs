@@ -57,6 +57,11 @@ impl Task {
 }
 
 impl Task {
+    /// It has given a file its private name, or found it under that.
+    pub fn has_hidden(&self) -> bool {
+        matches!(self.state, State::Private { .. })
+    }
+
     /// It has copied a file, and is about to take the original away.
     pub fn has_copied(&self) -> bool {
         matches!(self.state, State::Copied { .. })

@@ -57,6 +57,8 @@ pub struct Faults {
     /// Per scout step.
     pub scout_dies: u64,
     pub scout_stuck: u64,
+    /// The longest that each of its steps takes besides.
+    pub scout_slow: u64,
     /// Times that something is made unreadable for a while.
     pub unreadable: u64,
     /// The loop is late now and then.

@@ -50,6 +50,8 @@ pub enum Doing {
     Lists(Vec<u8>),
     /// Runs a command for this file.
     Runs(Vec<u8>),
+    /// Gives this file its private name, to dispose of it.
+    Hides(Vec<u8>),
     /// Looks where the root of a watch is that is configured with this path.
     Finds(Vec<u8>),
 }

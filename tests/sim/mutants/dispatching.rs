@@ -252,12 +252,6 @@ pub const ALL: &[Mutant] = &[
         new: r##"                let lease = when.handing && !MUTANT && self.lease_can_be_trusted(lane);"##,
     },
     Mutant {
-        name: "a look of before there was a worker hands over",
-        file: "src/core/looks.rs",
-        old: r##"        if !handing && matches!(job.phase, Phase::Handing { .. }) {"##,
-        new: r##"        if !MUTANT && !handing && matches!(job.phase, Phase::Handing { .. }) {"##,
-    },
-    Mutant {
         name: "a worker is told the path of before a rename",
         file: "src/core/workers.rs",
         old: r##"            if self.renamed == Some(self.now.mono) {"##,

@@ -1,6 +1,7 @@
 //! Can the simulator find faults? Deliberate ones are put into a copy of the sources, all at once, each
 //! behind a question; the copy is built once, and run with one fault after another until a schedule fails.
-//! A schedule counts only if it passes without the fault.
+//! A schedule counts only if it passes without the fault. Two guards are not among them, as another one mends what goes by
+//! them within a moment; the tests that fail without them are in `core_answers`.
 //!
 //! ```text
 //! cargo test --release --test sim -- --ignored mutants --nocapture      all, and the copy without any
@@ -36,7 +37,10 @@ pub struct Mutant {
 
 /// Schedules of their own for faults that few show: tried first. Where the worlds have changed since, others are
 /// looked for as for any fault.
-const OWN: &[(&str, u64)] = &[("a look of before there was a worker hands over", 143_249)];
+const OWN: &[(&str, u64)] = &[
+    ("a scan that waits for its root compares nothing", 15_632),
+    ("a listing from before an event counts", 16_662),
+];
 
 /// All of them; the first has number 1.
 fn all() -> Vec<&'static Mutant> {

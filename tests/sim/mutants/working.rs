@@ -112,12 +112,6 @@ pub const ALL: &[Mutant] = &[
             Ok(Answered::Done) => self.dispose_ends(id, DisposedHow::Done),"##,
     },
     Mutant {
-        name: "a file takes along the job whose file has a private name",
-        file: "src/core/renames.rs",
-        old: r##"        if hidden.is_some_and(|job| job.hidden) {"##,
-        new: r##"        if hidden.is_some_and(|job| job.hidden && !MUTANT) {"##,
-    },
-    Mutant {
         name: "forget what a disposition put back",
         file: "src/core/dispose.rs",
         old: r##"                if !displaced {

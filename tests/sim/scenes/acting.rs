@@ -4,7 +4,7 @@ use super::{Cue, arrives, within};
 use crate::children::Temper;
 use crate::rng::Rng;
 use crate::setup::{Faults, Setup, WorkerTemper, template};
-use crate::writers::{Op, Stage};
+use crate::writers::{Doing, Op, Stage};
 use settled::plan::{
     Action, Delivery, Disposition, Existing, Observe, OnChange, OnDead, Orphans, Rate, WatchPlan,
     WorkerPlan,
@@ -24,7 +24,9 @@ pub fn play(seed: u64, stage: &Stage, setup: &mut Setup) {
         3 => bad_disk(rng, setup),
         4 | 5 => two_upgrades(rng, stage, setup),
         6 | 7 => no_right(rng, stage, setup),
-        8 | 9 => rights_tried_out(rng, stage, setup),
+        8..=10 => rights_tried_out(rng, stage, setup),
+        11..=13 => name_taken(rng, stage, setup),
+        14 => short_memory(rng, stage, setup),
         _ => {}
     }
 }
@@ -228,21 +230,21 @@ fn no_right(rng: &mut Rng, stage: &Stage, setup: &mut Setup) {
 }
 
 /// Files may not be read for a while, again and again, as somebody tries rights out, who has them open meanwhile; they are
-/// for a worker that often dies, and their mount is slow.
+/// for a worker that is killed again and again, and their mount is slow.
 fn rights_tried_out(rng: &mut Rng, stage: &Stage, setup: &mut Setup) {
     if setup.disk.resolve(&stage.dirs[1]).is_err() {
         return;
     }
     setup.works = true;
     setup.worker = WorkerTemper {
-        dies: 350,
+        dies: 100,
         ..WorkerTemper::default()
     };
     // By itself, where nothing else goes wrong.
     setup.writers.clear();
     setup.temper = Temper::default();
     setup.faults = Faults {
-        scout_stuck: 80,
+        scout_slow: 250 * MILLISECOND,
         ..Faults::default()
     };
     setup.replan(0, |plan| {
@@ -276,6 +278,11 @@ fn rights_tried_out(rng: &mut Rng, stage: &Stage, setup: &mut Setup) {
         ops.extend(names[first..].iter().cloned().map(Op::Permit));
     }
     setup.enters(ops);
+    let mut at = rng.range(4 * SECOND, 6 * SECOND);
+    for _ in 0..rng.range(10, 25) {
+        setup.cues.push((at, Cue::KillWorkers));
+        at += rng.range(SECOND / 4, 2 * SECOND);
+    }
     for _ in 0..7 {
         let mut ops = vec![Op::Pause(rng.range(5 * SECOND, 7 * SECOND))];
         for _ in 0..rng.range(6, 20) {
@@ -286,4 +293,83 @@ fn rights_tried_out(rng: &mut Rng, stage: &Stage, setup: &mut Setup) {
         }
         setup.enters(ops);
     }
+}
+
+/// Uploads whose writers go on with them through a second name when their commands have run, so that no disposition gets
+/// hold of them; just as one is tried, another upload comes under the name, and is renamed at once. The daemon is killed
+/// now and then.
+fn name_taken(rng: &mut Rng, stage: &Stage, setup: &mut Setup) {
+    // Where it can be told that they go on.
+    let Ok(root) = setup.disk.resolve(&stage.dirs[0]) else {
+        return;
+    };
+    let fs = &setup.disk.fss[setup.disk.inodes[root].fs];
+    if fs.remote || fs.lease_errno != 0 {
+        return;
+    }
+    setup.replan(0, |plan| {
+        at_once(plan);
+        plan.on_change = OnChange::Run;
+        plan.done = Disposition::Move {
+            to: template("/srv/archive"),
+            flatten: false,
+        };
+    });
+    // By itself.
+    setup.writers.clear();
+    setup.faults = Faults {
+        crash: 1000,
+        ..Faults::default()
+    };
+    setup.plan.daemon.concurrency = 6;
+    setup.temper = Temper::default();
+    // Every event is heard.
+    setup.disk.notify.watches_max = 8192;
+    setup.disk.loses = 0;
+    for fs in &mut setup.disk.fss {
+        (fs.remote, fs.sparing, fs.cache_s) = (false, false, 0);
+    }
+    setup.disk.notify.queue_max = 16384;
+    let dir = rng.pick(&stage.dirs[..2]).clone();
+    for n in 0..rng.range(2, 5) {
+        let name = format!("t{n}.dat");
+        let (path, other) = (within(&dir, &name), within(&stage.outside, &name));
+        let mut first = vec![Op::Pause(rng.range(SECOND, 4 * SECOND))];
+        arrives(rng, &mut first, &path);
+        first.push(Op::Link(path.clone(), other.clone()));
+        first.push(Op::Until(Doing::Runs(path.clone())));
+        first.push(Op::Reopen(other));
+        first.push(Op::Pause(rng.range(SECOND / 2, 4 * SECOND)));
+        setup.enters(first);
+        let mut second = vec![Op::Until(Doing::Hides(path.clone()))];
+        arrives(rng, &mut second, &path);
+        second.push(Op::Rename(path, within(&dir, &format!("t{n}.new"))));
+        setup.enters(second);
+    }
+}
+
+/// Nothing is remembered for long of files that are gone, and all of them go as soon as they are done with; the journal is
+/// compacted and the daemon started anew between two uploads.
+fn short_memory(rng: &mut Rng, stage: &Stage, setup: &mut Setup) {
+    setup.plan.daemon.remember = Duration::from_secs(1);
+    // What went when the clock showed more is forgotten already.
+    setup.faults.clock = 0;
+    setup.replan(0, |plan| {
+        at_once(plan);
+        plan.done = Disposition::Delete;
+    });
+    setup.writers.clear();
+    setup.temper = Temper::default();
+    let mut ops = Vec::new();
+    let mut at = rng.range(2 * SECOND, 4 * SECOND);
+    for n in 0..rng.range(3, 6) {
+        arrives(rng, &mut ops, &within(&stage.dirs[1], &format!("m{n}.dat")));
+        at += rng.range(2 * SECOND, 5 * SECOND);
+        for cue in [Cue::Compact, Cue::Compact, Cue::Crash] {
+            setup.cues.push((at, cue));
+            at += rng.range(SECOND / 10, SECOND);
+        }
+        ops.push(Op::Pause(rng.range(4 * SECOND, 6 * SECOND)));
+    }
+    setup.enters(ops);
 }

@@ -10,6 +10,7 @@ use crate::setup::Setup;
 use crate::story;
 use crate::world::{Tick, World};
 use crate::writers::{Doing, Op, Stage, Writer};
+use settled::core::ChildEnd;
 use settled::plan::WatchPlan;
 
 /// What befalls the daemon at a set time, as far as it has not calmed down by then.
@@ -17,6 +18,8 @@ use settled::plan::WatchPlan;
 pub enum Cue {
     /// It is killed.
     Crash,
+    /// Its workers are.
+    KillWorkers,
     /// Its machine's clock is set.
     Clock(i64),
     /// Its journal is compacted; or what was compacted takes its place.
@@ -63,6 +66,13 @@ impl World {
             Cue::Crash => {
                 story!(self.now, "!!!! killed");
                 self.crash();
+            }
+            Cue::KillWorkers => {
+                for id in 0..self.workers.len() {
+                    if self.workers[id].life == self.life {
+                        self.worker_ends(id, ChildEnd::Signal(9));
+                    }
+                }
             }
             Cue::Compact => self.compact(),
             Cue::CompactOnBadDisk => {
