@@ -7,6 +7,7 @@ use super::ids::{DirId, JobId};
 use super::job::Phase;
 use super::record::{Disposal, DisposedHow, Outcome, Record};
 use super::timers::Timer;
+use super::watch::Watch;
 use super::{Asked, Core, ScoutId};
 use crate::core::observe::errno_text;
 use crate::plan::Level;
@@ -14,6 +15,9 @@ use std::time::Duration;
 
 /// Between looks whether the directory is there of a file that has lost its name to another while it has its private one.
 const NAMELESS_WAIT: Duration = Duration::from_secs(5);
+
+/// Between looks whether a file is under its name again, while a scan may find it under another.
+const SCAN_WAIT: Duration = Duration::from_secs(2);
 
 impl Core {
     /// Asks the file's mount to do what was recorded; called again until it is done.
@@ -216,6 +220,10 @@ impl Core {
         };
         let (watch, dir, name) = (job.watch, job.dir, job.name.clone());
         let displaced = job.displaced;
+        let scans = self
+            .watches
+            .get(watch as usize)
+            .is_some_and(Watch::is_to_scan);
         let moved = self
             .tree
             .is_at(dir, &name, &path)
@@ -244,6 +252,11 @@ impl Core {
             // Renamed meanwhile, and its job with it: it is disposed of where it is now.
             Ok(Answered::Gone | Answered::Changed) | Err(Fault::Here(2 | 20)) if moved => {
                 self.ask_dispose(id);
+            }
+            // What had the name may have another one, of which nothing was heard: the end of the scan tells.
+            Ok(Answered::Gone | Answered::Changed) if scans && !displaced => {
+                self.timers
+                    .set(Timer::Dispose(id), self.now.mono.after(SCAN_WAIT));
             }
             Ok(Answered::Done) => self.dispose_ends(id, DisposedHow::Done),
             Ok(Answered::Gone)

@@ -1,6 +1,6 @@
 //! Events become hints; directories and files come, move and go.
 
-use super::files::FileKey;
+use super::files::{FileKey, version_digest};
 use super::ids::{AskId, DirId};
 use super::record::Record;
 use super::select::Verdict;
@@ -434,6 +434,12 @@ impl Core {
     pub(super) fn file_gone(&mut self, key: FileKey) {
         self.wanted_is_gone(key);
         self.drop_candidate(key);
+        // What is remembered under the name may be of a file that was renamed before, and nothing told: what went is the
+        // file of the job that is owed there.
+        let owed = self.job_of.get(&key).and_then(|id| self.jobs.get(id));
+        if let Some(version) = owed.map(|job| version_digest(&job.version)) {
+            self.replaced_by(key, version);
+        }
         self.known_gone(key);
         self.job_gone(key);
     }

@@ -339,3 +339,48 @@ fn files_that_changed_names_in_a_ring_while_down_are_not_run_again() {
     let runs = bed.fence("fence");
     assert_eq!(runs.len(), names.len(), "{:?}", &runs[names.len()..]);
 }
+
+/// Its archive cannot be reached yet, the daemon is killed, and the files are rotated before the next start: what was done
+/// with is archived under whatever name it has by then, and run no second time.
+#[test]
+fn rotated_while_down_what_was_done_with_is_archived_all_the_same() {
+    let bed = Bed::new();
+    let archive = bed.path("archive");
+    fs::write(&archive, "no directory").expect("a file");
+    let text = format!(
+        "settle = \"0\"\nconcurrency = 1\nrecursive = true\ndone = {{ move = {archive:?} }}\n"
+    );
+    bed.configure(&[], &text);
+    // All of them are listed before it can be told what was renamed.
+    for n in 0..2000 {
+        fs::create_dir(bed.inside(format!("dir.{n}"))).expect("a directory");
+    }
+    let name = |n: usize| bed.inside(format!("log.{n}"));
+    let files = 3;
+    for n in 0..files {
+        fs::write(name(n), format!("written as {n}")).expect("a file");
+    }
+    let mut daemon = bed.start();
+    bed.wait_runs(files);
+    until("no file can be archived", || {
+        daemon.log_count("its disposition failed") == files
+    });
+    daemon.kill();
+    for n in (0..files).rev() {
+        fs::rename(name(n), name(n + 1)).expect("a rename");
+    }
+    fs::write(name(0), "the new one").expect("a file");
+    fs::remove_file(&archive).expect("no file");
+    let _daemon = bed.start();
+    let left = || (0..=files).filter(|n| name(*n).exists()).count();
+    until("everything is archived", || left() == 0);
+    let mut there: Vec<String> = fs::read_dir(&archive)
+        .expect("the archive")
+        .map(|entry| fs::read_to_string(entry.expect("a name").path()).expect("a text"))
+        .collect();
+    there.sort();
+    let mut all: Vec<String> = (0..files).map(|n| format!("written as {n}")).collect();
+    all.insert(0, "the new one".into());
+    assert_eq!(there, all);
+    assert_eq!(bed.runs().len(), files + 1);
+}

@@ -191,14 +191,14 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "a file that went away is still remembered",
         file: "src/core/observe.rs",
-        old: r##"        self.drop_candidate(key);
-        self.known_gone(key);
-        self.job_gone(key);"##,
-        new: r##"        self.drop_candidate(key);
+        old: r##"            self.replaced_by(key, version);
+        }
+        self.known_gone(key);"##,
+        new: r##"            self.replaced_by(key, version);
+        }
         if !MUTANT {
             self.known_gone(key);
-        }
-        self.job_gone(key);"##,
+        }"##,
     },
     Mutant {
         name: "new directories are not listed",
