@@ -212,12 +212,19 @@ impl Core {
         if !state.is_to_scan() && !unseen {
             return;
         }
+        self.put_aside(watch, known);
+    }
+
+    /// Remembers a version beside the names: where, unless it is remembered there already.
+    pub(super) fn put_aside(&mut self, watch: u32, known: Known) -> Option<(DirId, Vec<u8>)> {
+        let state = self.watches.get_mut(watch as usize)?;
         // In the root, which is there as long as anything is looked for.
-        let aside = aside(state.root, known.version);
+        let (root, name) = (state.root, aside(known.version));
+        let aside = FileKey::new(root, &name);
         if self.files.get(aside).is_some_and(|known| !known.gone) {
-            return;
+            return None;
         }
-        let mark = self.tree.get(aside.dir()).map_or(0, |root| root.mark);
+        let mark = self.tree.get(root).map_or(0, |root| root.mark);
         let known = Known {
             // No listing shows it.
             mark: mark.wrapping_add(u8::MAX / 2),
@@ -227,12 +234,13 @@ impl Core {
         if let Some(scan) = &mut state.scan {
             scan.missing.insert((aside, known.version));
         }
-        self.record_dir(aside.dir());
+        self.record_dir(root);
         self.files.put(aside, known);
         self.append(remembered(aside, &known));
+        Some((root, name))
     }
 
-    /// The same, if what comes is another version.
+    /// [`Core::replaced`], if what comes is another version.
     pub(super) fn replaced_by(&mut self, key: FileKey, version: u64) {
         let known = self.files.get(key);
         if known.is_some_and(|known| known.version != version) {
@@ -357,7 +365,8 @@ impl Core {
     }
 }
 
-/// Where a version is remembered that others have come in place of. No file that is selected has such a name.
-fn aside(root: DirId, version: u64) -> FileKey {
-    FileKey::new(root, format!(".settled-was-{version:016x}").as_bytes())
+/// The name in the root under which a version is remembered that others have come in place of. No file that is selected has
+/// such a name.
+fn aside(version: u64) -> Vec<u8> {
+    format!(".settled-was-{version:016x}").into_bytes()
 }

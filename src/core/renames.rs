@@ -169,11 +169,40 @@ impl Core {
         if let Some(half) = self.drop_half(cookie, watch)
             && !half.is_dir
         {
-            // Unless this half was told late, for its directory's watch descriptor was not known yet: then the scan
-            // under way finds the file under the name that it had come under before.
-            self.replaced(key);
+            // Unless it went where nobody watches yet: what is being listed may show it.
+            if !self.half_is_aside(cookie, watch, key, half) {
+                // Or unless this half was told late, for its directory's watch descriptor was not known yet: then the scan
+                // under way finds the file under the name that it had come under before.
+                self.replaced(key);
+            }
             self.file_gone(key);
         }
+    }
+
+    /// Something has come under the name from which a concluded file went by a rename, while directories are listed that may
+    /// have it: it is remembered beside its name for as long as they are. `false` if there is nothing to wait for.
+    fn half_is_aside(&mut self, cookie: u32, watch: u32, key: FileKey, half: HalfRename) -> bool {
+        let lists = self.tree.mount(half.dir).is_some_and(|on| self.lists(on));
+        let known = self.files.get(key).copied();
+        let known = known.filter(|known| !known.gone && half.version == Some(known.version));
+        let Some((dir, name)) = known
+            .filter(|_| lists)
+            .and_then(|known| self.put_aside(watch, known))
+        else {
+            return false;
+        };
+        self.half_at
+            .insert(FileKey::new(dir, &name), (cookie, watch));
+        if let Some(version) = half.version {
+            self.half_of.insert((watch, version), (cookie, watch));
+        }
+        let half = HalfRename { dir, name, ..half };
+        self.renames.insert((cookie, watch), half);
+        self.timers.set(
+            Timer::Rename { cookie, watch },
+            self.now.mono.after(RENAME_WAIT),
+        );
+        true
     }
 
     /// A listing shows something under a name. `true` if it went away by a rename before the listing was asked for:

@@ -445,7 +445,7 @@ impl Core {
         self.hint(watch, dir, name, Signal::Scan, Some(stat));
     }
 
-    fn note_displaced(&mut self, watch: u32, key: FileKey, found: &Version) {
+    pub(super) fn note_displaced(&mut self, watch: u32, key: FileKey, found: &Version) {
         let found = version_digest(found);
         let owed = self.job_of.get(&key).and_then(|id| self.jobs.get(id));
         let owed = owed.map(|job| version_digest(&job.version));

@@ -325,6 +325,8 @@ impl Core {
             });
         let closed = candidate.closed;
         self.see(key, Some(seen));
+        // A name that changed hands unheard; where the listing showed none, this is the first word of it.
+        self.note_displaced(watch, key, &facts.stat.version);
         if stale {
             // What was asked before the last event says nothing about after it.
             self.ask_when_due(key);

@@ -593,3 +593,28 @@ fn what_a_new_directory_was_filled_with_is_not_run_again_when_the_old_one_is_rem
     let runs = bed.fence("back");
     assert_eq!(below(&runs), 22, "{:?}", counts(&runs));
 }
+
+/// As whoever archives by the day does it: a new directory takes the file, and the next one comes under its name at once.
+#[test]
+fn what_a_new_directory_takes_is_not_run_again_when_another_file_gets_its_name() {
+    let (bed, daemon) = watching("recursive = true\nsettle = \"0\"\n");
+    fs::write(bed.inside("f"), "the first").expect("a file");
+    assert_eq!(bed.fence("before").len(), 1);
+    daemon.signal(libc::SIGSTOP);
+    let moved = Command::new("sh")
+        .args(["-ec", "mkdir today; mv f today/f; echo the second > f"])
+        .current_dir(bed.path("in"))
+        .status();
+    assert!(moved.expect("a shell").success());
+    daemon.signal(libc::SIGCONT);
+    fs::write(bed.inside("today/later"), "later").expect("a file");
+    let ran = |name: &str| bed.runs().iter().any(|run| run.name() == name);
+    until("the new directory's file is run", || ran("later"));
+    let runs = bed.fence("after");
+    let of = |path: &str| {
+        runs.iter()
+            .filter(|run| run.path == bed.inside(path))
+            .count()
+    };
+    assert_eq!((of("f"), of("today/f")), (2, 0), "{runs:?}");
+}
