@@ -1,7 +1,7 @@
 //! Can the simulator find faults? Deliberate ones are put into a copy of the sources, all at once, each
 //! behind a question; the copy is built once, and run with one fault after another until a schedule fails.
-//! A schedule counts only if it passes without the fault. Two guards are not among them, as another one mends what goes by
-//! them within a moment; the tests that fail without them are in `core_answers`.
+//! A schedule counts only if it passes without the fault. Three guards are not among them, as the schedules show nothing
+//! without them: the tests that fail then are in `core_answers`, and in `real` (a rotation while the daemon was down).
 //!
 //! ```text
 //! cargo test --release --test sim -- --ignored mutants --nocapture      all, and the copy without any

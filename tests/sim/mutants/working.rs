@@ -112,12 +112,6 @@ pub const ALL: &[Mutant] = &[
             Ok(Answered::Done) => self.dispose_ends(id, DisposedHow::Done),"##,
     },
     Mutant {
-        name: "a disposition that finds another file does not wait for the scan",
-        file: "src/core/dispose.rs",
-        old: r##"if scans && !displaced => {"##,
-        new: r##"if scans && !displaced && !MUTANT => {"##,
-    },
-    Mutant {
         name: "forget what a disposition put back",
         file: "src/core/dispose.rs",
         old: r##"                if !displaced {
