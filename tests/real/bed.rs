@@ -79,12 +79,18 @@ pub fn example(name: &str, source: &str) -> PathBuf {
     let mut path = std::env::current_exe().expect("a path of the test itself");
     path.pop();
     path.pop();
+    // Built as this test was.
+    let profile = match path.file_name() {
+        Some(dir) if dir != "debug" => dir.to_owned(),
+        _ => "dev".into(),
+    };
     let path = path.join("examples").join(name);
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
     let made = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified()).ok();
     if made(&path) < made(&source) {
         let status = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--example", name])
+            .args(["build", "--quiet", "--example", name, "--profile"])
+            .arg(profile)
             .status()
             .expect("cargo");
         assert!(status.success());
