@@ -142,7 +142,10 @@ impl Core {
             return false;
         };
         let from = FileKey::new(job.dir, &job.name);
-        let free = !self.job_of.contains_key(&FileKey::new(dir, &name));
+        let to = FileKey::new(dir, &name);
+        // Another file may have come there since, that is owed or remembered.
+        let known = self.files.get(to).is_some_and(|known| !known.gone);
+        let free = !self.job_of.contains_key(&to) && !known;
         if self.tree.get(dir).is_none() || self.job_of.get(&from) != Some(&id) || !free {
             return false;
         }

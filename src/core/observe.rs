@@ -153,7 +153,7 @@ impl Core {
     }
 
     /// Whether anything is known of what is in a directory.
-    fn holds_any(&self, dir: DirId) -> bool {
+    pub(super) fn holds_any(&self, dir: DirId) -> bool {
         self.files.any_in(dir)
             || self.job_of.range(FileKey::range(dir)).next().is_some()
             || !self.tree.children(dir).is_empty()
@@ -185,7 +185,6 @@ impl Core {
         if bits & mask::MOVED_FROM != 0 {
             // A file that is not selected has nothing to carry along.
             if self.selects(watch, dir, name) {
-                self.left_its_name(FileKey::new(dir, name));
                 self.half_rename(watch, dir, cookie, name, false);
             } else if name.starts_with(PRIVATE_PREFIX) {
                 self.from_private = Some(cookie);
@@ -201,6 +200,7 @@ impl Core {
                 }
                 return;
             }
+            let seen = from.as_ref().and_then(|from| from.seen);
             let from = from.map(|from| FileKey::new(from.dir, &from.name));
             if let Some(from) = from {
                 if self.selects(watch, dir, name) {
@@ -223,6 +223,7 @@ impl Core {
             if self.from_private == Some(cookie) {
                 self.is_hidden_as(to, name);
             }
+            self.seen_before(to, seen);
             if let Some(from) = from {
                 self.scan_awaits_instead(watch, from, to);
             }
@@ -435,10 +436,11 @@ impl Core {
         self.wanted_is_gone(key);
         self.drop_candidate(key);
         // What is remembered under the name may be of a file that was renamed before, and nothing told: what went is the
-        // file of the job that is owed there.
+        // file of the job that is owed there, or one that came since.
         let owed = self.job_of.get(&key).and_then(|id| self.jobs.get(id));
-        if let Some(version) = owed.map(|job| version_digest(&job.version)) {
-            self.replaced_by(key, version);
+        match owed.map(|job| version_digest(&job.version)) {
+            Some(version) => self.replaced_by(key, version),
+            None => self.replaced(key),
         }
         self.known_gone(key);
         self.job_gone(key);

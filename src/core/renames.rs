@@ -3,7 +3,7 @@
 use super::Core;
 use super::ask::Version;
 use super::files::{CTIME_UNKNOWN, FileKey, Known, version_digest};
-use super::ids::DirId;
+use super::ids::{DirId, MountId};
 use super::record::Record;
 use super::time::Mono;
 use super::timers::Timer;
@@ -28,17 +28,34 @@ pub(super) struct HalfRename {
     heard: u64,
     /// What is remembered or owed under the name: a listing may find it under the new one.
     version: Option<u64>,
+    /// What a candidate under the name was seen to be, with nothing heard of it since.
+    pub(super) seen: Option<(Version, i64)>,
 }
 
 impl Core {
-    /// The file that a candidate was is renamed: an answer on its way is about that one.
-    pub(super) fn left_its_name(&mut self, key: FileKey) {
+    /// The file that a candidate was is renamed: an answer on its way is about that one. What it was, as far as it was seen
+    /// and nothing was heard of it since.
+    pub(super) fn left_its_name(&mut self, key: FileKey) -> Option<(Version, i64)> {
         self.catch_up(key);
+        let candidate = self.candidates.get(&key);
+        let seen = candidate.filter(|candidate| candidate.fresh);
+        let seen = seen.and_then(|candidate| candidate.seen());
         self.see(key, None);
         if let Some(candidate) = self.candidates.get_mut(&key) {
             candidate.fresh = false;
             candidate.stale = candidate.asked.is_some();
         }
+        seen
+    }
+
+    /// A candidate came by a rename, and is what was seen under its former name, until it is looked at: a scan may end
+    /// before that, and what it misses of this file is where this one is now.
+    pub(super) fn seen_before(&mut self, to: FileKey, seen: Option<(Version, i64)>) {
+        let Some(candidate) = self.candidates.get_mut(&to).filter(|_| seen.is_some()) else {
+            return;
+        };
+        candidate.seen_at = self.now.mono;
+        self.see(to, seen);
     }
 
     pub(super) fn half_rename(
@@ -50,6 +67,10 @@ impl Core {
         is_dir: bool,
     ) {
         let key = FileKey::new(dir, name);
+        let seen = match is_dir {
+            true => None,
+            false => self.left_its_name(key),
+        };
         let version = self.version_at(key).filter(|_| !is_dir);
         // The same half may be told of a directory's old place and of its new one: the later is where it went from.
         self.drop_half(cookie, watch);
@@ -66,6 +87,7 @@ impl Core {
                 since: self.now.mono,
                 heard: self.last_event,
                 version,
+                seen,
             },
         );
         self.timers.set(
@@ -182,7 +204,7 @@ impl Core {
     /// Something has come under the name from which a concluded file went by a rename, while directories are listed that may
     /// have it: it is remembered beside its name for as long as they are. `false` if there is nothing to wait for.
     fn half_is_aside(&mut self, cookie: u32, watch: u32, key: FileKey, half: HalfRename) -> bool {
-        let lists = self.tree.mount(half.dir).is_some_and(|on| self.lists(on));
+        let lists = self.may_be_listed(watch, self.tree.mount(half.dir));
         let known = self.files.get(key).copied();
         let known = known.filter(|known| !known.gone && half.version == Some(known.version));
         let Some((dir, name)) = known
@@ -205,6 +227,13 @@ impl Core {
         true
     }
 
+    /// Whether a listing may show where a file went, or one has, and what it showed is compared with what is remembered
+    /// when the scan ends.
+    fn may_be_listed(&self, watch: u32, mount: Option<MountId>) -> bool {
+        let scan = self.watches.get(watch as usize);
+        scan.is_some_and(Watch::is_to_scan) || mount.is_some_and(|mount| self.lists(mount))
+    }
+
     /// A listing shows something under a name. `true` if it went away by a rename before the listing was asked for:
     /// it has come back, and no event told, for its directory had no watch descriptor or another one meanwhile.
     pub(super) fn listed_after_half(&mut self, dir: DirId, name: &[u8]) -> bool {
@@ -221,11 +250,9 @@ impl Core {
 
     /// The second half has not come: the name left the watch, or went where nobody watches yet.
     pub(super) fn rename_due(&mut self, cookie: u32, watch: u32) {
-        let listing = self
-            .renames
-            .get(&(cookie, watch))
-            .and_then(|half| self.tree.place(half.dir, b""))
-            .is_some_and(|place| self.lists(place.mount));
+        let mount = self.renames.get(&(cookie, watch));
+        let mount = mount.and_then(|half| self.tree.mount(half.dir));
+        let listing = self.may_be_listed(watch, mount);
         // A directory that is polled may have it: then a scan that began after it went tells.
         let told = self.is_told(watch);
         let compared = self
@@ -266,7 +293,15 @@ impl Core {
     /// it is kept until that is known, for what goes along is known by the names there. With `mkdir new; mv old/* new;
     /// rmdir old` nobody watches `new` yet, and its listing comes after the word that `old` is gone.
     pub(super) fn is_left_behind(&mut self, dir: DirId) -> bool {
-        let left = self.any_half_below(dir);
+        // So it is where events are missing, and a scan tells what has gone from it; or where that may be in a directory
+        // that cannot be read for the moment.
+        let node = self.tree.get(dir);
+        let unseen = node.is_some_and(|node| {
+            let state = self.watches.get(node.watch as usize);
+            state.is_some_and(Watch::is_to_scan) || self.tree.any_deaf(node.watch)
+        });
+        let halves = self.any_half_below(dir);
+        let left = halves || unseen && self.holds_any(dir);
         if left {
             self.unbind_below(dir);
             self.timers
@@ -331,7 +366,7 @@ impl Core {
         self.known_gone(to);
         self.job_gone(to);
         // What was heard of the new name may be news of the file that has it now.
-        self.left_its_name(to);
+        let _ = self.left_its_name(to);
         self.queue_probe(to);
         self.lose_file(to);
         // What a candidate under the old name was seen to be is what went; nothing there may be taken for it.

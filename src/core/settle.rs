@@ -571,8 +571,9 @@ impl Core {
         let compared = state
             .compared
             .is_some_and(|began| candidate.seen_at < began);
+        let scans = state.is_to_scan();
         let unheard = !compared && !told;
-        if (unheard || self.tree.any_deaf(watch) || state.history && state.is_to_scan())
+        if (unheard || self.tree.any_deaf(watch) || state.history && scans)
             && self.may_be_known(watch, version_digest(&stat.version))
         {
             self.hold(key, Waits::ScanEnd);
@@ -590,6 +591,11 @@ impl Core {
                             .get(&id)
                             .is_some_and(|job| job.version != stat.version) =>
                 {
+                    if scans {
+                        // Or it was renamed before that: then the scan finds it, and its job goes along.
+                        self.hold(key, Waits::ScanEnd);
+                        return;
+                    }
                     self.lose_file(key);
                 }
                 Phase::Running { .. }

@@ -233,7 +233,7 @@ fn a_stopped_scout_holds_its_own_mount_only() {
 }
 
 /// Processes of the daemon that call themselves scouts.
-fn scouts_of(daemon: i32) -> Vec<nix::unistd::Pid> {
+pub fn scouts_of(daemon: i32) -> Vec<nix::unistd::Pid> {
     let children = fs::read_to_string(format!("/proc/{daemon}/task/{daemon}/children"))
         .expect("the daemon's children");
     children

@@ -28,5 +28,6 @@ mod replace;
 mod setup;
 mod telling;
 mod triggers;
+mod unheard;
 mod worker_lives;
 mod workers;

@@ -162,9 +162,9 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "do not wait for the end of a scan",
         file: "src/core/settle.rs",
-        old: r##"        if (unheard || self.tree.any_deaf(watch) || state.history && state.is_to_scan())"##,
+        old: r##"        if (unheard || self.tree.any_deaf(watch) || state.history && scans)"##,
         new: r##"        if !MUTANT
-            && (unheard || self.tree.any_deaf(watch) || state.history && state.is_to_scan())"##,
+            && (unheard || self.tree.any_deaf(watch) || state.history && scans)"##,
     },
     Mutant {
         name: "a scan that waits for its root compares nothing",
@@ -175,8 +175,8 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "what went from a directory that is gone is not waited for",
         file: "src/core/renames.rs",
-        old: r##"        let left = self.any_half_below(dir);"##,
-        new: r##"        let left = !MUTANT && self.any_half_below(dir);"##,
+        old: r##"        let halves = self.any_half_below(dir);"##,
+        new: r##"        let halves = !MUTANT && self.any_half_below(dir);"##,
     },
     Mutant {
         name: "no second half in a listing",
@@ -191,14 +191,38 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "a file that went away is still remembered",
         file: "src/core/observe.rs",
-        old: r##"            self.replaced_by(key, version);
-        }
-        self.known_gone(key);"##,
-        new: r##"            self.replaced_by(key, version);
-        }
+        old: r##"        }
+        self.known_gone(key);
+        self.job_gone(key);"##,
+        new: r##"        }
         if !MUTANT {
             self.known_gone(key);
-        }"##,
+        }
+        self.job_gone(key);"##,
+    },
+    Mutant {
+        name: "what is deleted while a scan is under way takes another file's memory along",
+        file: "src/core/observe.rs",
+        old: "            None => self.replaced(key),\n",
+        new: "            None if MUTANT => {}\n            None => self.replaced(key),\n",
+    },
+    Mutant {
+        name: "a directory that goes while a scan is under way takes along what went from it",
+        file: "src/core/renames.rs",
+        old: "|| unseen && self.holds_any(dir);",
+        new: "|| !MUTANT && unseen && self.holds_any(dir);",
+    },
+    Mutant {
+        name: "a file that was seen is unseen once it is renamed",
+        file: "src/core/renames.rs",
+        old: "        candidate.seen_at = self.now.mono;\n        self.see(to, seen);",
+        new: "        if MUTANT {\n            return;\n        }\n        candidate.seen_at = self.now.mono;\n        self.see(to, seen);",
+    },
+    Mutant {
+        name: "a half is waited for no longer than directories are listed",
+        file: "src/core/renames.rs",
+        old: "scan.is_some_and(Watch::is_to_scan) || mount.is_some",
+        new: "!MUTANT && scan.is_some_and(Watch::is_to_scan) || mount.is_some",
     },
     Mutant {
         name: "new directories are not listed",
@@ -367,27 +391,13 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "an answer from before a rename counts",
         file: "src/core/renames.rs",
-        old: r##"        self.catch_up(key);
-        self.see(key, None);
-        if let Some(candidate) = self.candidates.get_mut(&key) {
-            candidate.fresh = false;
-            candidate.stale = candidate.asked.is_some();
+        old: r##"        let seen = seen.and_then(|candidate| candidate.seen());
+        self.see(key, None);"##,
+        new: r##"        let seen = seen.and_then(|candidate| candidate.seen());
+        if MUTANT {
+            return seen;
         }
-    }
-
-    pub(super) fn half_rename"##,
-        new: r##"        if MUTANT {
-            return;
-        }
-        self.catch_up(key);
-        self.see(key, None);
-        if let Some(candidate) = self.candidates.get_mut(&key) {
-            candidate.fresh = false;
-            candidate.stale = candidate.asked.is_some();
-        }
-    }
-
-    pub(super) fn half_rename"##,
+        self.see(key, None);"##,
     },
     Mutant {
         name: "a listing from before an event counts",

@@ -1,0 +1,236 @@
+//! Files whose renames are heard late or not at all, while a scan is under way: what is remembered and owed goes along.
+
+use super::*;
+
+/// The root with the directories `d` and `e`, in which `e/f` is remembered as inode 20.
+fn remembered() -> Vec<Record> {
+    let mut records = concluded(version(20, 9));
+    records.truncate(3);
+    for (dir, name, ino) in [(2, "d", 4), (3, "e", 6)] {
+        records.push(Record::Dir {
+            dir: DirId(dir),
+            watch: WatchId(1),
+            parent: DirId(1),
+            name: name.into(),
+            ino,
+            btime_ns: 1000 + i64::try_from(ino).unwrap(),
+        });
+    }
+    records.push(Record::Remembered {
+        dir: DirId(3),
+        name_hash: name_hash(b"f"),
+        version: version_digest(&version(20, 9)),
+        ctime: ctime_digest(5),
+        state: 0,
+        at: Wall(1),
+    });
+    records
+}
+
+fn root() -> Vec<Entry> {
+    vec![
+        entry(b"d", Kind::Dir, version(4, 0)),
+        entry(b"e", Kind::Dir, version(6, 0)),
+    ]
+}
+
+impl Bed {
+    fn named(&mut self, wd: i32, mask: u32, cookie: u32, name: &[u8]) {
+        self.input(Input::Event {
+            wd,
+            mask,
+            cookie,
+            name: name.to_vec(),
+        });
+    }
+
+    /// The look at `rel` that was asked for finds this version.
+    fn look(&mut self, rel: &[u8], version: Version) {
+        let of = |q: &Question| matches!(q, Question::Probe { place, .. } if place.rel == rel);
+        let ask = self.take(of).expect("nobody looks at it");
+        let facts = Facts {
+            stat: stat(Kind::File, version),
+            lock: Held::Free,
+            flock: Held::NotAsked,
+            lease: Held::Free,
+        };
+        self.answer(ask, vec![Answer::Probed(Ok(facts))]);
+    }
+}
+
+impl Bed {
+    /// For three seconds every look finds the file, another one at `others` and nothing at `gone`.
+    fn looks(&mut self, others: &[u8], gone: &[u8]) {
+        for _ in 0..30 {
+            while let Some((_, question)) =
+                (self.asked.iter()).find(|(_, q)| matches!(q, Question::Probe { .. }))
+            {
+                let Question::Probe { place, .. } = question else {
+                    continue;
+                };
+                let rel = place.rel.clone();
+                if rel == gone {
+                    let of = |q: &Question| matches!(q, Question::Probe { place, .. } if place.rel == gone);
+                    let ask = self.take(of).unwrap();
+                    self.answer(ask, vec![Answer::Probed(Err(Fault::Here(2)))]);
+                    continue;
+                }
+                let ino = if rel == others { 30 } else { 20 };
+                self.look(&rel, version(ino, 9));
+            }
+            // Another file has its name.
+            let other =
+                |q: &Question| matches!(q, Question::Dispose { place, .. } if place.rel == b"f");
+            while let Some(ask) = self.take(other) {
+                self.answer(ask, vec![Answer::Disposed(Ok(Answered::Changed))]);
+            }
+            self.turn(100);
+        }
+    }
+
+    /// Whether the file has settled again.
+    fn again(&self) -> bool {
+        let again = |record: &Record| matches!(record, Record::Settled { version, .. } if version.ino == 20);
+        self.records.iter().any(again)
+    }
+}
+
+/// Events of a directory whose watch descriptor is not known yet are told when it is: that a file came to the one is told
+/// before that it left the other, where another has its name already.
+#[test]
+fn where_a_rename_went_that_is_told_from_behind_the_scans_end_says() {
+    let file = version(20, 9);
+    let mut bed = Bed::start(remembered());
+    bed.resolve(version(2, 0));
+    bed.list(b"", 1, version(2, 0), root());
+    bed.named(3, mask::MOVED_FROM, 7, b"f");
+    bed.named(2, mask::MOVED_TO, 7, b"g");
+    bed.named(3, mask::MOVED_TO, 8, b"f");
+    bed.list(b"d", 2, version(4, 0), vec![entry(b"g", Kind::File, file)]);
+    let other = version(30, 9);
+    bed.list(b"e", 3, version(6, 0), vec![entry(b"f", Kind::File, other)]);
+    // The disk takes its time.
+    for _ in 0..10 {
+        bed.turn(100);
+    }
+    bed.looks(b"e/f", b"");
+    assert!(!bed.again(), "{:?}", bed.records);
+}
+
+/// The scan has seen under which name a file is that was renamed unheard, and waits for a look at another one, when it
+/// is renamed again.
+#[test]
+fn what_a_scan_has_seen_is_found_where_a_rename_takes_it_before_the_end() {
+    let file = version(20, 9);
+    let mut bed = Bed::start(remembered());
+    bed.resolve(version(2, 0));
+    bed.list(b"", 1, version(2, 0), root());
+    bed.list(b"d", 2, version(4, 0), vec![entry(b"g", Kind::File, file)]);
+    bed.event(2, mask::CLOSE_WRITE, b"x");
+    bed.list(b"e", 3, version(6, 0), Vec::new());
+    bed.named(2, mask::MOVED_FROM, 7, b"g");
+    bed.named(1, mask::MOVED_TO, 7, b"h");
+    bed.look(b"d/x", version(30, 9));
+    bed.looks(b"d/x", b"d/g");
+    assert!(!bed.again(), "{:?}", bed.records);
+}
+
+/// A directory with what it holds was renamed unheard, and a scan is on its way to where it is, when the directory is
+/// deleted that it was in.
+#[test]
+fn what_went_from_a_directory_before_it_was_deleted_is_found_by_the_scan() {
+    let file = version(20, 9);
+    let mut bed = Bed::start(remembered());
+    bed.resolve(version(2, 0));
+    bed.list(b"", 1, version(2, 0), root());
+    bed.event(1, mask::DELETE | mask::ISDIR, b"e");
+    bed.list(b"d", 2, version(4, 0), vec![entry(b"g", Kind::File, file)]);
+    bed.looks(b"", b"");
+    assert!(!bed.again(), "{:?}", bed.records);
+}
+
+/// A file was renamed unheard, another has come under its name, and that one is deleted while a scan is on its way to
+/// where the first is.
+#[test]
+fn what_is_deleted_under_a_name_takes_no_other_files_memory_along() {
+    let file = version(20, 9);
+    let mut bed = Bed::start(remembered());
+    bed.resolve(version(2, 0));
+    bed.list(b"", 1, version(2, 0), root());
+    bed.list(
+        b"e",
+        3,
+        version(6, 0),
+        vec![entry(b"f", Kind::File, version(30, 9))],
+    );
+    bed.event(3, mask::DELETE, b"f");
+    bed.list(b"d", 2, version(4, 0), vec![entry(b"g", Kind::File, file)]);
+    bed.looks(b"", b"");
+    assert!(!bed.again(), "{:?}", bed.records);
+}
+
+/// Another directory has lain where that of a disposition's file was. It is back, and the file has another name there, and
+/// another file its own.
+#[test]
+fn what_waits_to_be_disposed_of_is_found_under_another_name_when_its_directory_is_back() {
+    let file = version(20, 9);
+    let mut bed = Bed::start(concluded(file));
+    bed.resolve(version(3, 0));
+    bed.list(b"", 1, version(3, 0), Vec::new());
+    bed.dispose(Answered::Gone);
+    bed.turn(5000);
+    bed.input(Input::Command(Command::Rescan));
+    bed.resolve(version(2, 0));
+    let entries = vec![
+        entry(b"d", Kind::Dir, version(4, 0)),
+        entry(b"f", Kind::File, version(30, 9)),
+        entry(b"g", Kind::File, file),
+    ];
+    bed.list(b"", 2, version(2, 0), entries);
+    bed.looks(b"f", b"");
+    bed.list(b"d", 3, version(4, 0), Vec::new());
+    bed.looks(b"f", b"");
+    let of_it = |q: &Question| matches!(q, Question::Dispose { place, .. } if place.rel == b"g");
+    assert!(
+        bed.take(of_it).is_some(),
+        "{:?} {:?}",
+        bed.asked,
+        bed.records
+    );
+}
+
+/// Its file was renamed, another that is remembered has its name now, and where the renamed one went from there was not
+/// heard: the answer that it is gone does not mean that it is under its first name.
+#[test]
+fn a_disposition_does_not_go_back_to_a_name_that_another_file_has() {
+    let (file, other) = (version(20, 9), version(30, 9));
+    let mut records = concluded(file);
+    records.push(Record::Remembered {
+        dir: DirId(1),
+        name_hash: name_hash(b"k"),
+        version: version_digest(&other),
+        ctime: ctime_digest(5),
+        state: 0,
+        at: Wall(1),
+    });
+    let mut bed = Bed::start(records);
+    bed.resolve(version(2, 0));
+    let entries = vec![
+        entry(b"f", Kind::File, file),
+        entry(b"k", Kind::File, other),
+    ];
+    bed.list(b"", 1, version(2, 0), entries);
+    bed.renames(1, b"f", b"h");
+    bed.renames(2, b"k", b"f");
+    bed.dispose(Answered::Changed);
+    let of_it = |q: &Question| matches!(q, Question::Dispose { place, .. } if place.rel == b"h");
+    let ask = bed.take(of_it).expect("no disposition is asked for");
+    bed.answer(ask, vec![Answer::Disposed(Ok(Answered::Gone))]);
+    bed.looks(b"f", b"h");
+    let other_again =
+        |record: &Record| matches!(record, Record::Settled { version, .. } if version.ino == 30);
+    assert!(!bed.records.iter().any(other_again), "{:?}", bed.records);
+    let back =
+        |record: &Record| matches!(record, Record::Renamed { to_name, .. } if to_name == b"f");
+    assert_eq!(bed.records.iter().filter(|r| back(r)).count(), 1);
+}
