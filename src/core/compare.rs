@@ -261,13 +261,7 @@ impl Core {
             return;
         }
         // The job that is owed here is another file's.
-        if let Some(id) = self.job_of.get(&key).copied() {
-            self.lose_file(key);
-            if let Some(job) = self.jobs.get(&id).filter(|job| job.displaced) {
-                let record = lost_name(job);
-                self.append(record);
-            }
-        }
+        self.lose_file_unheard(key);
         let mark = self.tree.get(key.dir()).map_or(0, |node| node.mark);
         let known = Known {
             mark,
@@ -282,6 +276,18 @@ impl Core {
         self.files.put(key, known);
         self.append(remembered(key, &known));
         self.queue_probe(key);
+    }
+
+    /// [`Core::lose_file`], where no record of what comes under the name says so.
+    pub(super) fn lose_file_unheard(&mut self, key: FileKey) {
+        let Some(id) = self.job_of.get(&key).copied() else {
+            return;
+        };
+        self.lose_file(key);
+        if let Some(job) = self.jobs.get(&id).filter(|job| job.displaced) {
+            let record = lost_name(job);
+            self.append(record);
+        }
     }
 
     /// Complete listings of their parents did not show these directories.

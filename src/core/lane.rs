@@ -76,9 +76,9 @@ impl Lane {
         self.binds_asked < BINDS_MAX || !self.binds_of.contains_key(&watch)
     }
 
-    fn next_bind(&mut self) -> Option<DirId> {
+    fn next_bind(&mut self) -> Option<(u32, DirId)> {
         let mut binds = std::mem::take(&mut self.binds);
-        let next = binds.pop_front_of(|watch| self.may_bind(watch));
+        let next = binds.pop_from(|watch| self.may_bind(watch));
         self.binds = binds;
         next
     }
@@ -188,8 +188,11 @@ impl Core {
             .map(|(mount, _)| *mount)
             .collect();
         for mount in mounts {
-            while let Some(dir) = self.lane(mount).next_bind() {
-                self.ask_bind(mount, dir);
+            while let Some((watch, dir)) = self.lane(mount).next_bind() {
+                // One that is gone may have left its number to another watch's, which has its own turn.
+                if self.is_in(watch, dir) {
+                    self.ask_bind(mount, dir);
+                }
             }
             while self.lane(mount).has_room_for_look() {
                 let Some(job) = self.lane(mount).looks.pop_front() else {

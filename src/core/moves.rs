@@ -119,6 +119,6 @@ impl Core {
     fn lose_name(&mut self, key: FileKey) {
         self.known_gone(key);
         self.job_gone(key);
-        self.lose_file(key);
+        self.lose_file_unheard(key);
     }
 }

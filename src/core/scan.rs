@@ -527,7 +527,7 @@ impl Core {
             // What was missed elsewhere meanwhile may be here. To have opened it is not enough: its listing may fail each time.
             self.start_scan(watch);
         }
-        let later = self.polls(watch) || self.tree.any_deaf(watch);
+        let later = !self.is_told(watch) || self.tree.any_deaf(watch);
         let scan = self
             .watches
             .get_mut(watch as usize)

@@ -27,6 +27,11 @@ impl<T> Turns<T> {
 
     /// The next of the watch whose turn it is among those that `may`.
     pub(super) fn pop_front_of(&mut self, may: impl Fn(u32) -> bool) -> Option<T> {
+        self.pop_from(may).map(|(_, one)| one)
+    }
+
+    /// The same, and which watch's it is.
+    pub(super) fn pop_from(&mut self, may: impl Fn(u32) -> bool) -> Option<(u32, T)> {
         let after = self.last.checked_add(1);
         let later = after
             .into_iter()
@@ -39,7 +44,7 @@ impl<T> Turns<T> {
         if queue.is_empty() {
             self.queues.remove(&watch);
         }
-        one
+        Some((watch, one?))
     }
 
     /// Whether one of the watches for which something waits `may`.

@@ -52,6 +52,8 @@ pub struct Inode {
     /// It was last written through a name that is not heard.
     pub unheard: bool,
     pub unreadable: bool,
+    /// Since when.
+    pub unreadable_since: u64,
     /// A directory in which the daemon may rename nothing.
     pub unwritable: bool,
     pub entries: BTreeMap<Vec<u8>, Dent>,
@@ -117,6 +119,8 @@ pub enum Change {
     IdleClose(Uid),
     /// Only ctime moved.
     Ctime(Uid),
+    /// A directory that nobody could read for so many nanoseconds can be read.
+    Readable(Uid, u64),
 }
 
 #[derive(Debug)]
@@ -239,6 +243,7 @@ impl Disk {
             disguised: false,
             unheard: false,
             unreadable: false,
+            unreadable_since: 0,
             unwritable: false,
             entries: BTreeMap::new(),
             names_at: 0,
@@ -782,6 +787,20 @@ impl Disk {
     pub fn rm_watch(&mut self, wd: i32) {
         if let Some(dir) = self.notify.dir_of(wd) {
             self.forget_watch(dir);
+        }
+    }
+
+    /// Whether it can be read.
+    pub fn forbid(&mut self, uid: Uid, unreadable: bool) {
+        let inode = &mut self.inodes[uid];
+        if std::mem::replace(&mut inode.unreadable, unreadable) == unreadable {
+            return;
+        }
+        if unreadable {
+            inode.unreadable_since = self.mono;
+        } else if inode.dir {
+            let long = self.mono - inode.unreadable_since;
+            self.changes.push(Change::Readable(uid, long));
         }
     }
 

@@ -175,6 +175,8 @@ pub struct Ledger {
     pub slot: u32,
     /// Where it settled; nothing once something of its path was renamed.
     pub place: Option<(DirId, [u8; 12])>,
+    /// Where the journal has it: directory and name.
+    pub lies: Option<(DirId, [u8; 12])>,
     /// Path below the root, as it settled.
     pub rel: Vec<u8>,
     /// Not to be tried again before, in that life.

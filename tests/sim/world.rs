@@ -311,13 +311,13 @@ impl World {
             Tick::Restart => self.start(),
             Tick::Readable(uid) => {
                 story!(self.now, "inode {uid} can be read again");
-                self.setup.disk.inodes[uid].unreadable = false;
+                self.setup.disk.forbid(uid, false);
             }
             Tick::Unreadable => {
                 if !self.calm {
                     let uid = self.rng.below(self.setup.disk.inodes.len() as u64) as usize;
                     story!(self.now, "inode {uid} cannot be read for a while");
-                    self.setup.disk.inodes[uid].unreadable = true;
+                    self.setup.disk.forbid(uid, true);
                     let wait = self.rng.below(5 * SECOND);
                     self.at(wait, Tick::Readable(uid));
                 }
@@ -358,9 +358,9 @@ impl World {
         story!(self.now, "---- calm ----");
         self.calm = true;
         self.active = self.now;
-        for inode in &mut self.setup.disk.inodes {
-            inode.unreadable = false;
-            inode.unwritable = false;
+        for uid in 0..self.setup.disk.inodes.len() {
+            self.setup.disk.forbid(uid, false);
+            self.setup.disk.inodes[uid].unwritable = false;
         }
         for root in self.setup.roots.clone() {
             let mut at = 0;

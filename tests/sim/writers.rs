@@ -239,7 +239,7 @@ impl Writer {
             }
             Op::Forbid(path) | Op::Permit(path) => {
                 let uid = disk.resolve(path)?;
-                disk.inodes[uid].unreadable = matches!(op, Op::Forbid(_));
+                disk.forbid(uid, matches!(op, Op::Forbid(_)));
             }
             Op::Protect(path) | Op::Unprotect(path) => {
                 let uid = disk.resolve(path)?;

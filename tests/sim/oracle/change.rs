@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// For so long what went into a directory that cannot be read is known for certain when it can be.
+const UNREADABLE: u64 = 60_000_000_000;
+
 impl Oracle {
     /// Counts how often each version may be concluded: once for each time a name of it came to be.
     pub fn observe(&mut self, disk: &mut Disk) {
@@ -51,6 +54,12 @@ impl Oracle {
                     // A close-write or chmod that moved nothing: may be taken for a rewrite.
                     for (parent, name) in disk.paths_of(uid) {
                         self.allow(disk, uid, parent, &name, None);
+                    }
+                }
+                Change::Readable(uid, long) => {
+                    // "What is in it by then is taken for new" (settled(8), CAVEATS).
+                    if long >= UNREADABLE {
+                        self.allow_below(disk, uid, None);
                     }
                 }
                 Change::Ctime(uid) => {

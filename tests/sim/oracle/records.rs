@@ -126,6 +126,7 @@ impl Oracle {
                     Ledger {
                         watch,
                         place: Some((*dir, name_hash(name))),
+                        lies: Some((*dir, name_hash(name))),
                         rel,
                         settled: *version,
                         settled_at: at,
@@ -296,7 +297,7 @@ impl Oracle {
                     *self.allowed.entry((ledger.watch, version)).or_default() += 1;
                 }
                 let known = ledger
-                    .place
+                    .lies
                     .is_none_or(|(dir, _)| self.dirs.contains_key(&dir));
                 let found = match (how, ledger.version) {
                     (DisposedHow::Changed, Some(version)) if ledger.place.is_some() => {
@@ -321,8 +322,17 @@ impl Oracle {
                     self.found_changed(watch, &rel, &was, disk);
                 }
             }
-            Record::Renamed { dir, name_hash, .. } => {
+            Record::Renamed {
+                dir,
+                name_hash,
+                to_dir,
+                to_name,
+            } => {
+                let to = (*to_dir, settled::core::files::name_hash(to_name));
                 for ledger in self.jobs.values_mut() {
+                    if ledger.lies == Some((*dir, *name_hash)) {
+                        ledger.lies = Some(to);
+                    }
                     if ledger.place == Some((*dir, *name_hash)) {
                         ledger.place = None;
                     }
