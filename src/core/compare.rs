@@ -209,7 +209,8 @@ impl Core {
         let Some(state) = self.watches.get_mut(watch as usize) else {
             return;
         };
-        if !state.is_to_scan() && !unseen {
+        // At a start a job may end before the first scan begins.
+        if !state.is_to_scan() && state.scanned && !unseen {
             return;
         }
         self.put_aside(watch, known);

@@ -234,3 +234,84 @@ fn a_disposition_does_not_go_back_to_a_name_that_another_file_has() {
         |record: &Record| matches!(record, Record::Renamed { to_name, .. } if to_name == b"f");
     assert_eq!(bed.records.iter().filter(|r| back(r)).count(), 1);
 }
+
+/// A file was renamed while nobody looked, the one that has its name now was begun before the scan had found that, and
+/// the daemon was killed: what is concluded at the next start, before anything is listed, leaves the first remembered.
+#[test]
+fn what_a_job_that_is_held_at_a_start_came_in_place_of_is_still_remembered() {
+    let (file, other) = (version(20, 9), version(30, 9));
+    let mut records = concluded(other);
+    records.pop();
+    records.insert(
+        3,
+        Record::Remembered {
+            dir: DirId(1),
+            name_hash: name_hash(b"f"),
+            version: version_digest(&file),
+            ctime: ctime_digest(5),
+            state: 0,
+            at: Wall(1),
+        },
+    );
+    let mut bed = Bed::with("delivery = \"at-most-once\"\n", records);
+    bed.input(Input::Slot {
+        slot: 0,
+        taken: false,
+    });
+    let held = |record: &Record| {
+        matches!(
+            record,
+            Record::Concluded {
+                outcome: Outcome::Held,
+                ..
+            }
+        )
+    };
+    assert!(bed.records.iter().any(held), "{:?}", bed.records);
+    bed.resolve(version(2, 0));
+    let entries = vec![
+        entry(b"f", Kind::File, other),
+        entry(b"g", Kind::File, file),
+    ];
+    bed.list(b"", 1, version(2, 0), entries);
+    bed.looks(b"f", b"");
+    assert!(!bed.again(), "{:?}", bed.records);
+}
+
+/// Without a watch descriptor no event tells: what one listing misses may have been renamed into a directory whose turn
+/// comes later.
+#[test]
+fn a_listing_of_a_directory_without_a_watch_says_nothing_of_where_its_files_went() {
+    let file = version(20, 9);
+    let mut bed = Bed::start(remembered());
+    bed.resolve(version(2, 0));
+    bed.list(b"", 1, version(2, 0), root());
+    for (rel, ino) in [(b"d", 4), (b"e", 6)] {
+        let of = |q: &Question| matches!(q, Question::Bind { place, .. } if place.rel == rel);
+        let ask = bed.take(of).expect("nobody asked for the directory");
+        let bound = Bound {
+            wd: Some(Err(28)),
+            ident: version(ino, 0),
+            ctime_ns: 0,
+        };
+        let there = match rel {
+            b"e" => vec![entry(b"f", Kind::File, file)],
+            _ => Vec::new(),
+        };
+        bed.answer(
+            ask,
+            vec![
+                Answer::Bound(Ok(bound)),
+                Answer::Entries(there),
+                Answer::Listed(Ok(())),
+            ],
+        );
+    }
+    bed.turn(10);
+    bed.records.clear();
+    // Something wants `e` listed, and nothing else.
+    bed.event(1, mask::CREATE | mask::ISDIR, b"e");
+    bed.list(b"e", 3, version(6, 0), Vec::new());
+    let gone = |record: &Record| matches!(record, Record::Gone { .. });
+    assert!(!bed.records.iter().any(gone), "{:?}", bed.records);
+}

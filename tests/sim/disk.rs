@@ -108,15 +108,17 @@ pub enum Change {
     Content(Uid),
     /// A new name for a file that was there.
     Linked { inode: Uid, dent: Dent },
-    /// A name moved from `was` in `from`.
+    /// A name moved from `was` in the directory at `from`, if that had a path.
     Moved {
         inode: Uid,
-        from: Uid,
+        from: Option<Vec<u8>>,
         was: Vec<u8>,
         dent: Dent,
     },
     /// A close after writing nothing.
     IdleClose(Uid),
+    /// A close after something was written.
+    Close(Uid),
     /// Only ctime moved.
     Ctime(Uid),
     /// A directory that nobody could read for so many nanoseconds can be read.
@@ -586,9 +588,10 @@ impl Disk {
         if !self.moving {
             self.inodes[uid].placed = self.mono;
         }
+        let path = self.path_of_dir(from);
         self.changes.push(Change::Moved {
             inode: uid,
-            from,
+            from: path,
             was: name.to_vec(),
             dent: old_dent,
         });
@@ -767,9 +770,10 @@ impl Disk {
                 _ => {}
             }
         }
-        if !wrote {
-            self.changes.push(Change::IdleClose(inode));
-        }
+        self.changes.push(match wrote {
+            true => Change::Close(inode),
+            false => Change::IdleClose(inode),
+        });
         self.release(inode);
     }
 

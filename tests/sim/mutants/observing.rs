@@ -422,8 +422,8 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "forget what a replaced name stood for",
         file: "src/core/compare.rs",
-        old: r##"        if !state.is_to_scan() && !unseen {"##,
-        new: r##"        if MUTANT || !state.is_to_scan() && !unseen {"##,
+        old: r##"        if !state.is_to_scan() && state.scanned && !unseen {"##,
+        new: r##"        if MUTANT || !state.is_to_scan() && state.scanned && !unseen {"##,
     },
     Mutant {
         name: "a root that moves while it is looked for is believed",

@@ -29,7 +29,7 @@ impl Oracle {
                     dent,
                 } => {
                     let name = disk.names[dent].clone();
-                    let old = disk.path_of_dir(from);
+                    let old = from;
                     if disk.inodes[inode].dir {
                         let old = old.map(|mut path| {
                             path.push(b'/');
@@ -54,6 +54,17 @@ impl Oracle {
                     // A close-write or chmod that moved nothing: may be taken for a rewrite.
                     for (parent, name) in disk.paths_of(uid) {
                         self.allow(disk, uid, parent, &name, None);
+                    }
+                }
+                Change::Close(uid) => {
+                    // The one of a writer that was unheard of while what it had written was concluded: with a ctime that has
+                    // moved for another reason it may be taken for a rewrite.
+                    let version = disk.version(uid);
+                    for (index, _) in self.watches.iter().enumerate() {
+                        let key = (index, version);
+                        if self.counts.get(&key).is_some_and(|count| count.done > 0) {
+                            *self.allowed.entry(key).or_default() += 1;
+                        }
                     }
                 }
                 Change::Readable(uid, long) => {
