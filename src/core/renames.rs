@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// The halves of a rename are queued by one system call; this bounds how long they may be read apart.
 const RENAME_WAIT: Duration = Duration::from_millis(200);
-/// Between looks whether a directory that could not be read is still so.
+/// Between looks whether a directory that could not be read is still so, or a scan still under way.
 const DEAF_WAIT: Duration = Duration::from_secs(2);
 
 /// A name that went away by a rename; its new name may follow.
@@ -333,7 +333,8 @@ impl Core {
         if node.bound || node.deaf || self.timers.is_set(Timer::Bind(dir)) {
             // There is one under its name again: its listings say what is there.
         } else if tells || node.bind != Bind::Idle {
-            let wait = if deaf { DEAF_WAIT } else { RENAME_WAIT };
+            // There may be many of them, and a scan may take long.
+            let wait = if deaf || scans { DEAF_WAIT } else { RENAME_WAIT };
             self.timers.set(Timer::Left(dir), self.now.mono.after(wait));
         } else {
             self.dir_gone(dir);
