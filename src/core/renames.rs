@@ -334,7 +334,11 @@ impl Core {
             // There is one under its name again: its listings say what is there.
         } else if tells || node.bind != Bind::Idle {
             // There may be many of them, and a scan may take long.
-            let wait = if deaf || scans { DEAF_WAIT } else { RENAME_WAIT };
+            let wait = if deaf || scans {
+                DEAF_WAIT
+            } else {
+                RENAME_WAIT
+            };
             self.timers.set(Timer::Left(dir), self.now.mono.after(wait));
         } else {
             self.dir_gone(dir);
