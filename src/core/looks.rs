@@ -152,13 +152,13 @@ impl Core {
             }
         };
         let same = found.is_some_and(|stat| stat.version == version);
-        if moved
-            && matches!(
-                self.jobs.get(&id).map(|job| &job.phase),
-                Some(Phase::Handing { .. })
-            )
-        {
-            // Its worker is told the new path: that is where it has to be.
+        let handing = matches!(
+            self.jobs.get(&id).map(|job| &job.phase),
+            Some(Phase::Handing { .. })
+        );
+        if moved && (handing || !same) {
+            // Its worker is told the new path: that is where it has to be. And whatever else lies under the former one is
+            // another file.
             self.ask_look(id);
             return;
         }

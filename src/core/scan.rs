@@ -245,6 +245,12 @@ impl Core {
     /// Notes which directory it is on disk, in the journal too where that knows it: after a restart
     /// a rename is told from a new directory by it.
     pub(super) fn identify(&mut self, dir: DirId, ident: &Version) {
+        let was = self.tree.get(dir).map(|node| (node.ino, node.btime_ns));
+        let other = was.is_some_and(|was| was.0 != 0 && was != (ident.ino, ident.btime_ns));
+        if other && (self.candidates.range(FileKey::range(dir)).next()).is_some() {
+            // What was heard of a name was heard of one in the directory that lay here.
+            self.heard_of_any();
+        }
         if let Some(node) = self.tree.get_mut(dir)
             && node.recorded
             && (node.ino, node.btime_ns) != (ident.ino, ident.btime_ns)

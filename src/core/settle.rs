@@ -340,7 +340,13 @@ impl Core {
             // A scan under way may have missed it before it came back.
             let mark = self.tree.get(dir).map_or(0, |node| node.mark);
             self.file_seen(key, mark, Some(&facts.stat.version));
-            self.mark_job(key, mark);
+            let owed = self.job_of.get(&key).and_then(|id| self.jobs.get(id));
+            if owed.is_none_or(|job| job.version == facts.stat.version) {
+                self.mark_job(key, mark);
+            } else {
+                // What was done with long ago is here again, in place of the job's file.
+                self.look_if_halted(key);
+            }
             self.drop_candidate(key);
             return;
         }

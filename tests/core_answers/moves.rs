@@ -315,3 +315,82 @@ fn a_listing_of_a_directory_without_a_watch_says_nothing_of_where_its_files_went
     let gone = |record: &Record| matches!(record, Record::Gone { .. });
     assert!(!bed.records.iter().any(gone), "{:?}", bed.records);
 }
+
+/// A job's file is looked at after its command, was renamed before that, and the scan that finds it under its new name is
+/// done before the answer is there: what lies under the former name is another file.
+#[test]
+fn a_look_at_a_name_that_the_file_has_no_longer_says_nothing_of_it() {
+    let (file, other) = (version(20, 9), version(30, 9));
+    let mut bed = Bed::with("on_change = \"accept\"\n", Vec::new());
+    bed.resolve(version(2, 0));
+    bed.list(b"", 1, version(2, 0), vec![entry(b"f", Kind::File, file)]);
+    bed.looks(b"", b"");
+    let run = bed.runs.pop().expect("nothing is run");
+    bed.input(Input::Ended {
+        run,
+        end: ChildEnd::Exit(0),
+        output: Vec::new(),
+    });
+    let of_it = |q: &Question| matches!(q, Question::Probe { place, .. } if place.rel == b"f");
+    let look = bed.take(of_it).expect("nobody looks at it");
+    bed.input(Input::Command(Command::Rescan));
+    bed.resolve(version(2, 0));
+    let entries = vec![
+        entry(b"f", Kind::File, other),
+        entry(b"g", Kind::File, file),
+    ];
+    bed.list(b"", 1, version(2, 0), entries);
+    let facts = Facts {
+        stat: stat(Kind::File, other),
+        lock: Held::NotAsked,
+        flock: Held::NotAsked,
+        lease: Held::NotAsked,
+    };
+    bed.answer(look, vec![Answer::Probed(Ok(facts))]);
+    bed.looks(b"f", b"");
+    let concluded = bed.records.iter().find_map(|record| match record {
+        Record::Concluded { version, .. } => Some(*version),
+        _ => None,
+    });
+    assert_eq!(concluded, Some(file), "{:?}", bed.records);
+}
+
+/// Dead, and everything behind it waits until its file is replaced: also by one that was done with under that name before.
+#[test]
+fn a_halted_job_is_over_when_a_file_that_was_done_with_has_its_name() {
+    let (file, other) = (version(20, 9), version(30, 9));
+    let mut records = concluded(other);
+    records.pop();
+    records.insert(
+        3,
+        Record::Remembered {
+            dir: DirId(1),
+            name_hash: name_hash(b"f"),
+            version: version_digest(&file),
+            ctime: ctime_digest(5),
+            state: 0,
+            at: Wall(1),
+        },
+    );
+    records.push(Record::Ended {
+        job: JobId(7),
+        attempt: 1,
+        end: AttemptEnd::Exit(65),
+        counted: 1,
+        not_before: Wall(i64::MAX),
+        output: Vec::new(),
+    });
+    let mut bed = Bed::with("on_dead = \"halt\"\nattempts = 1\n", records);
+    bed.resolve(version(2, 0));
+    bed.list(b"", 1, version(2, 0), vec![entry(b"f", Kind::File, other)]);
+    bed.looks(b"f", b"");
+    let over = |bed: &Bed| {
+        let of_it =
+            |record: &&Record| matches!(record, Record::Concluded { job, .. } if *job == JobId(7));
+        bed.records.iter().find(of_it).is_some()
+    };
+    assert!(!over(&bed), "{:?}", bed.records);
+    bed.event(1, mask::MOVED_TO, b"f");
+    bed.looks(b"", b"");
+    assert!(over(&bed), "{:?}", bed.records);
+}

@@ -393,3 +393,24 @@ fn without_keys_a_dead_job_holds_up_its_watch() {
         job(&bed, "behind").outcome() == Some("done")
     });
 }
+
+/// The file that was done with before is put back under the name.
+#[test]
+fn a_dead_job_is_over_when_the_file_before_it_is_put_back() {
+    let bed = Bed::new();
+    kit::configure(&bed, &gated(&bed), "on_dead = \"halt\"\nattempts = 1\n");
+    let daemon = kit::start(&bed);
+    put(&bed, "f", "0");
+    kit::wait_concluded(&bed, 1);
+    fs::hard_link(bed.inside("f"), bed.path("good")).expect("a link");
+    put(&bed, "f", "3");
+    daemon.wait_log("dead, and everything behind it waits");
+    put(&bed, "behind", "0");
+    kit::wait_state(&daemon, "state: watching, 0 running, 1 ready");
+    fs::rename(bed.path("good"), bed.inside("f")).expect("a rename");
+    until("what was behind it is done", || {
+        job(&bed, "behind").outcome() == Some("done")
+    });
+    // Twice: the good one once, the bad one once.
+    assert_eq!(begun(&bed, "").len(), 3);
+}
