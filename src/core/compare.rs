@@ -50,6 +50,7 @@ impl Core {
             let mut scan = scan;
             let wanted = self.out_of_sight(watch, &scan.missing_dirs);
             scan.displaced.extend(wanted);
+            self.find_deleted(watch);
             self.find_renamed(watch, scan.started, scan.missing, scan.displaced);
             self.dirs_missing(watch, scan.missing_dirs);
             self.look_at_halted(watch);
@@ -150,6 +151,46 @@ impl Core {
         }
     }
 
+    /// A name is deleted. While a scan is under way, what is remembered under it may be of a file that was renamed before,
+    /// and the one that went have come since: the scan's end tells. It is noted here only, since few of what is deleted is
+    /// that: over a crash such a file is a new one.
+    pub(super) fn deleted_while_listed(&mut self, watch: u32, key: FileKey) {
+        let known = self.files.get(key).copied().filter(|known| !known.gone);
+        let Some(known) = known.filter(|_| !self.job_of.contains_key(&key)) else {
+            return;
+        };
+        let state = self.watches.get_mut(watch as usize);
+        if let Some(state) = state.filter(|state| state.scan.is_some()) {
+            state.deleted.insert(known.version, known);
+        }
+    }
+
+    /// What was remembered under a name that was deleted, and is there under another one.
+    fn find_deleted(&mut self, watch: u32) {
+        let Some(state) = self.watches.get_mut(watch as usize) else {
+            return;
+        };
+        let mut deleted = std::mem::take(&mut state.deleted);
+        if deleted.is_empty() {
+            return;
+        }
+        let found: Vec<(FileKey, u64)> = (self.candidates_of(watch))
+            .filter_map(|(key, candidate)| {
+                let (version, _) = candidate.seen.as_deref()?;
+                let version = (version.btime_ns != 0).then(|| version_digest(version))?;
+                deleted.contains_key(&version).then_some((key, version))
+            })
+            .collect();
+        for (key, version) in found {
+            // Under the very name it is one that is there again.
+            let back = self.files.get(key);
+            let back = back.is_some_and(|known| known.gone && known.version == version);
+            if !back && let Some(known) = deleted.remove(&version) {
+                self.adopt(key, known);
+            }
+        }
+    }
+
     /// What is remembered or owed of files whose directory is away or was not seen, as far as there is a candidate
     /// that may be one of them: whatever it waits for, no later comparison has both.
     fn out_of_sight(&self, watch: u32, missing_dirs: &[DirId]) -> Vec<(FileKey, u64)> {
@@ -210,7 +251,7 @@ impl Core {
             return;
         };
         // At a start a job may end before the first scan begins.
-        if !state.is_to_scan() && state.scanned && !unseen {
+        if !state.is_to_scan() && (state.scanned || !state.active) && !unseen {
             return;
         }
         self.put_aside(watch, known);
@@ -376,4 +417,9 @@ impl Core {
 /// such a name.
 fn aside(version: u64) -> Vec<u8> {
     format!(".settled-was-{version:016x}").into_bytes()
+}
+
+/// Whether a name is one of those.
+pub(super) fn is_aside(name: &[u8]) -> bool {
+    name.starts_with(b".settled-was-")
 }

@@ -345,9 +345,9 @@ impl Files {
         self.in_dir(dir).map(|(key, _)| key).collect()
     }
 
-    /// Anything at all remembered in `dir`.
+    /// Anything remembered in `dir` that was not seen gone.
     pub fn any_in(&self, dir: DirId) -> bool {
-        self.in_dir(dir).next().is_some()
+        self.in_dir(dir).any(|(_, known)| !known.gone)
     }
 
     /// Forgets what has been gone or away since before `before_s`.

@@ -152,7 +152,7 @@ impl Core {
         }
     }
 
-    /// Whether anything is known of what is in a directory.
+    /// Whether anything is known of what is in a directory, but that it went.
     pub(super) fn holds_any(&self, dir: DirId) -> bool {
         self.files.any_in(dir)
             || self.job_of.range(FileKey::range(dir)).next().is_some()
@@ -232,6 +232,7 @@ impl Core {
         } else if bits & mask::CREATE != 0 {
             self.hint(watch, dir, name, Signal::Link, None);
         } else if bits & mask::DELETE != 0 {
+            self.deleted_while_listed(watch, FileKey::new(dir, name));
             self.file_gone(FileKey::new(dir, name));
         }
     }
@@ -436,11 +437,10 @@ impl Core {
         self.wanted_is_gone(key);
         self.drop_candidate(key);
         // What is remembered under the name may be of a file that was renamed before, and nothing told: what went is the
-        // file of the job that is owed there, or one that came since.
+        // file of the job that is owed there.
         let owed = self.job_of.get(&key).and_then(|id| self.jobs.get(id));
-        match owed.map(|job| version_digest(&job.version)) {
-            Some(version) => self.replaced_by(key, version),
-            None => self.replaced(key),
+        if let Some(version) = owed.map(|job| version_digest(&job.version)) {
+            self.replaced_by(key, version);
         }
         self.known_gone(key);
         self.job_gone(key);

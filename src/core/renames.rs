@@ -2,8 +2,9 @@
 
 use super::Core;
 use super::ask::Version;
+use super::compare::is_aside;
 use super::files::{CTIME_UNKNOWN, FileKey, Known, version_digest};
-use super::ids::{DirId, MountId};
+use super::ids::DirId;
 use super::record::Record;
 use super::time::Mono;
 use super::timers::Timer;
@@ -204,7 +205,7 @@ impl Core {
     /// Something has come under the name from which a concluded file went by a rename, while directories are listed that may
     /// have it: it is remembered beside its name for as long as they are. `false` if there is nothing to wait for.
     fn half_is_aside(&mut self, cookie: u32, watch: u32, key: FileKey, half: HalfRename) -> bool {
-        let lists = self.may_be_listed(watch, self.tree.mount(half.dir));
+        let lists = self.tree.mount(half.dir).is_some_and(|on| self.lists(on));
         let known = self.files.get(key).copied();
         let known = known.filter(|known| !known.gone && half.version == Some(known.version));
         let Some((dir, name)) = known
@@ -227,13 +228,6 @@ impl Core {
         true
     }
 
-    /// Whether a listing may show where a file went, or one has, and what it showed is compared with what is remembered
-    /// when the scan ends.
-    fn may_be_listed(&self, watch: u32, mount: Option<MountId>) -> bool {
-        let scan = self.watches.get(watch as usize);
-        scan.is_some_and(Watch::is_to_scan) || mount.is_some_and(|mount| self.lists(mount))
-    }
-
     /// A listing shows something under a name. `true` if it went away by a rename before the listing was asked for:
     /// it has come back, and no event told, for its directory had no watch descriptor or another one meanwhile.
     pub(super) fn listed_after_half(&mut self, dir: DirId, name: &[u8]) -> bool {
@@ -250,9 +244,11 @@ impl Core {
 
     /// The second half has not come: the name left the watch, or went where nobody watches yet.
     pub(super) fn rename_due(&mut self, cookie: u32, watch: u32) {
-        let mount = self.renames.get(&(cookie, watch));
-        let mount = mount.and_then(|half| self.tree.mount(half.dir));
-        let listing = self.may_be_listed(watch, mount);
+        let listing = self
+            .renames
+            .get(&(cookie, watch))
+            .and_then(|half| self.tree.mount(half.dir))
+            .is_some_and(|mount| self.lists(mount));
         // A directory that is polled may have it: then a scan that began after it went tells.
         let told = self.is_told(watch);
         let compared = self
@@ -274,7 +270,11 @@ impl Core {
         let Some(half) = self.drop_half(cookie, watch) else {
             return;
         };
-        if !half.is_dir {
+        let scan = self.watches.get(watch as usize);
+        let compares = scan.is_some_and(|state| state.scan.is_some());
+        if compares && is_aside(&half.name) {
+            // What was listed may have shown it, and is compared when the scan ends.
+        } else if !half.is_dir {
             let key = FileKey::new(half.dir, &half.name);
             let later = self
                 .candidates
@@ -298,12 +298,20 @@ impl Core {
         let node = self.tree.get(dir);
         let unseen = node.is_some_and(|node| {
             let state = self.watches.get(node.watch as usize);
-            state.is_some_and(Watch::is_to_scan) || self.tree.any_deaf(node.watch)
+            state.is_some_and(|state| state.scan.is_some()) || self.tree.any_deaf(node.watch)
         });
         let halves = self.any_half_below(dir);
         let left = halves || unseen && self.holds_any(dir);
         if left {
             self.unbind_below(dir);
+            for id in self.tree.subtree(dir) {
+                let asked = self.tree.get(id).map(|node| node.bind);
+                if matches!(asked, Some(Bind::Asked | Bind::AskedStale)) {
+                    // Whoever was asked may have opened it before it went.
+                    self.bind_is_void(id);
+                    self.queue_bind(id);
+                }
+            }
             self.timers
                 .set(Timer::Left(dir), self.now.mono.after(RENAME_WAIT));
         }

@@ -247,9 +247,16 @@ impl Core {
     pub(super) fn identify(&mut self, dir: DirId, ident: &Version) {
         let was = self.tree.get(dir).map(|node| (node.ino, node.btime_ns));
         let other = was.is_some_and(|was| was.0 != 0 && was != (ident.ino, ident.btime_ns));
-        if other && (self.candidates.range(FileKey::range(dir)).next()).is_some() {
-            // What was heard of a name was heard of one in the directory that lay here.
-            self.heard_of_any();
+        if other {
+            self.heard_of_others(dir);
+        }
+        if other && self.timers.is_set(Timer::Left(dir)) {
+            // The one that lay here was heard to go: what is missing in this one is compared when the scan ends.
+            self.tree.set_ident(dir, ident);
+            if self.tree.get(dir).is_some_and(|node| node.recorded) {
+                self.record_dir_again(dir);
+            }
+            return;
         }
         if let Some(node) = self.tree.get_mut(dir)
             && node.recorded

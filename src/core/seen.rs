@@ -4,7 +4,8 @@
 use super::Core;
 use super::ask::Version;
 use super::files::{FileKey, version_digest};
-use super::settle::{Candidate, Signal, Waits};
+use super::ids::DirId;
+use super::settle::{Candidate, Waits};
 use super::time::Mono;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,12 +34,7 @@ impl Seen {
         if std::mem::replace(&mut candidate.upheavals, self.upheavals) == self.upheavals {
             return;
         }
-        // A close may be among it: what looked like a link may be a file half written.
-        candidate.signal = Signal::Scan;
-        candidate.hinted = self.upheaval_at;
-        candidate.granted = None;
-        candidate.stale = candidate.asked.is_some();
-        candidate.fresh = false;
+        candidate.anything_may_have_happened(self.upheaval_at);
     }
 }
 
@@ -78,6 +74,14 @@ impl Core {
     pub(super) fn heard_of_any(&mut self) {
         self.seen.upheavals = self.seen.upheavals.wrapping_add(1);
         self.seen.upheaval_at = self.now.mono;
+    }
+
+    /// Another directory lies where one lay: what was heard of its names was heard of those in the other.
+    pub(super) fn heard_of_others(&mut self, dir: DirId) {
+        let now = self.now.mono;
+        for (_, candidate) in self.candidates.range_mut(FileKey::range(dir)) {
+            candidate.anything_may_have_happened(now);
+        }
     }
 
     /// Tells a candidate what may have happened to it.

@@ -110,6 +110,16 @@ pub struct Candidate {
 }
 
 impl Candidate {
+    /// Anything may have happened to it at that time.
+    pub(super) fn anything_may_have_happened(&mut self, at: Mono) {
+        // A close may be among it: what looked like a link may be a file half written.
+        self.signal = Signal::Scan;
+        self.hinted = at;
+        self.granted = None;
+        self.stale = self.asked.is_some();
+        self.fresh = false;
+    }
+
     /// Version and ctime last seen.
     pub(super) fn seen(&self) -> Option<(Version, i64)> {
         self.seen.as_deref().copied()

@@ -86,6 +86,9 @@ impl Core {
         let Some(state) = self.watches.get_mut(watch as usize) else {
             return false;
         };
+        if state.deleted.contains_key(&version) {
+            return true;
+        }
         if state.sieve.as_ref().is_none_or(|sieve| sieve.room == 0) {
             // Made for as many as there are now, and half as many again.
             let mut sieve = Sieve::new(members + members / 2);

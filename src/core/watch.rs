@@ -3,7 +3,7 @@
 use super::claims::Claims;
 use super::counts::WatchCounts;
 use super::expect::{Judged, Window};
-use super::files::FileKey;
+use super::files::{FileKey, Known};
 use super::ids::{DirId, JobId, WatchId};
 use super::queue::Queue;
 use super::scan::Scan;
@@ -11,7 +11,7 @@ use super::sieve::Sieve;
 use super::time::{Mono, Wall};
 use super::workers::Post;
 use crate::plan::WatchPlan;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where the root stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +99,9 @@ pub struct Watch {
     pub missed: BTreeSet<(FileKey, u64)>,
     /// The same of directories.
     pub missed_dirs: BTreeSet<DirId>,
+    /// By version: what was remembered under names that were deleted while a scan was under way. Each may be of a file that
+    /// was renamed before, and nothing told.
+    pub(super) deleted: BTreeMap<u64, Known>,
 }
 
 impl Watch {
@@ -142,6 +145,7 @@ impl Watch {
             sieve: None,
             missed: BTreeSet::new(),
             missed_dirs: BTreeSet::new(),
+            deleted: BTreeMap::new(),
         }
     }
 

@@ -3,7 +3,7 @@
 use super::*;
 
 /// The root with the directories `d` and `e`, in which `e/f` is remembered as inode 20.
-fn remembered() -> Vec<Record> {
+pub fn remembered() -> Vec<Record> {
     let mut records = concluded(version(20, 9));
     records.truncate(3);
     for (dir, name, ino) in [(2, "d", 4), (3, "e", 6)] {
@@ -27,7 +27,7 @@ fn remembered() -> Vec<Record> {
     records
 }
 
-fn root() -> Vec<Entry> {
+pub fn root() -> Vec<Entry> {
     vec![
         entry(b"d", Kind::Dir, version(4, 0)),
         entry(b"e", Kind::Dir, version(6, 0)),
@@ -45,7 +45,7 @@ impl Bed {
     }
 
     /// The look at `rel` that was asked for finds this version.
-    fn look(&mut self, rel: &[u8], version: Version) {
+    pub fn look(&mut self, rel: &[u8], version: Version) {
         let of = |q: &Question| matches!(q, Question::Probe { place, .. } if place.rel == rel);
         let ask = self.take(of).expect("nobody looks at it");
         let facts = Facts {

@@ -203,8 +203,8 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "what is deleted while a scan is under way takes another file's memory along",
         file: "src/core/observe.rs",
-        old: "            None => self.replaced(key),\n",
-        new: "            None if MUTANT => {}\n            None => self.replaced(key),\n",
+        old: "            self.deleted_while_listed(watch, FileKey::new(dir, name));\n",
+        new: "            if !MUTANT {\n                self.deleted_while_listed(watch, FileKey::new(dir, name));\n            }\n",
     },
     Mutant {
         name: "a directory that goes while a scan is under way takes along what went from it",
@@ -219,10 +219,10 @@ pub const ALL: &[Mutant] = &[
         new: "        if MUTANT {\n            return;\n        }\n        candidate.seen_at = self.now.mono;\n        self.see(to, seen);",
     },
     Mutant {
-        name: "a half is waited for no longer than directories are listed",
+        name: "a half that is kept beside its name ends before the scan",
         file: "src/core/renames.rs",
-        old: "scan.is_some_and(Watch::is_to_scan) || mount.is_some",
-        new: "!MUTANT && scan.is_some_and(Watch::is_to_scan) || mount.is_some",
+        old: "if compares && is_aside(&half.name) {",
+        new: "if !MUTANT && compares && is_aside(&half.name) {",
     },
     Mutant {
         name: "new directories are not listed",
@@ -422,8 +422,8 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "forget what a replaced name stood for",
         file: "src/core/compare.rs",
-        old: r##"        if !state.is_to_scan() && state.scanned && !unseen {"##,
-        new: r##"        if MUTANT || !state.is_to_scan() && state.scanned && !unseen {"##,
+        old: r##"        if !state.is_to_scan() && (state.scanned || !state.active) && !unseen {"##,
+        new: r##"        if MUTANT || !state.is_to_scan() && (state.scanned || !state.active) && !unseen {"##,
     },
     Mutant {
         name: "a root that moves while it is looked for is believed",
