@@ -282,6 +282,8 @@ impl Core {
                 .is_some_and(|candidate| candidate.since > half.since);
             // Unless something else came under the name meanwhile, and nothing told.
             if !later && self.version_at(key) == half.version {
+                // Where to, a scan that is under way may tell: of a directory whose coming was not heard.
+                self.deleted_while_listed(watch, key);
                 self.file_gone(key);
             }
         } else if let Some(dir) = self.tree.child(half.dir, &half.name) {

@@ -430,3 +430,42 @@ fn what_a_directory_holds_goes_along_when_it_takes_a_deleted_ones_place() {
     // Where files have no birth times nothing tells but the rename.
     assert_eq!(renamed_over(false), 0);
 }
+
+/// A file is renamed into a directory whose coming was not heard, while one scan waits for a look and another is to follow,
+/// which finds that directory.
+#[test]
+fn what_goes_where_only_the_next_scan_looks_is_found_by_it() {
+    let file = version(20, 9);
+    let mut bed = Bed::start(remembered());
+    bed.resolve(version(2, 0));
+    bed.list(b"", 1, version(2, 0), root());
+    bed.list(
+        b"d",
+        2,
+        version(4, 0),
+        vec![entry(b"x", Kind::File, version(30, 9))],
+    );
+    bed.event(2, mask::CLOSE_WRITE, b"x");
+    bed.input(Input::Command(Command::Rescan));
+    bed.resolve(version(2, 0));
+    bed.list(b"e", 3, version(6, 0), vec![entry(b"f", Kind::File, file)]);
+    let everything = |bed: &mut Bed| {
+        let mut all = root();
+        all.push(entry(b"n", Kind::Dir, version(8, 0)));
+        bed.found(b"", Ok(1), 2, all);
+        let x = vec![entry(b"x", Kind::File, version(30, 9))];
+        bed.found(b"d", Ok(2), 4, x);
+        bed.found(b"e", Ok(3), 6, vec![]);
+        bed.found(b"n", Ok(4), 8, vec![entry(b"g", Kind::File, file)]);
+    };
+    bed.ev(3, mask::MOVED_FROM, 7, b"f");
+    for _ in 0..10 {
+        bed.turn(100);
+    }
+    for _ in 0..100 {
+        bed.turn(100);
+        bed.all_looks(|rel| Some(if rel == b"n/g" { file } else { version(30, 9) }));
+        everything(&mut bed);
+    }
+    assert_eq!(bed.settled(20), 0, "{:?}", bed.records);
+}
