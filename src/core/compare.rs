@@ -10,6 +10,9 @@ use super::settle::Waits;
 use super::time::Mono;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// What names that versions are remembered under beside those of files begin with.
+const ASIDE: &str = ".settled-was-";
+
 impl Core {
     /// Ends every scan of which nothing is outstanding. Between inputs, not within one: what came with the last
     /// listing is known then.
@@ -151,9 +154,9 @@ impl Core {
         }
     }
 
-    /// A name is deleted. While a scan is under way, what is remembered under it may be of a file that was renamed before,
-    /// and the one that went have come since: the scan's end tells. It is noted here only, since few of what is deleted is
-    /// that: over a crash such a file is a new one.
+    /// A name is deleted, or left by a rename whose other half has not come. While a scan is under way, what is remembered
+    /// under it may be of a file that was renamed before, or has gone where only a listing shows it: the scan's end tells. It
+    /// is noted in memory alone, since few of what goes is that: over a crash such a file is a new one.
     pub(super) fn deleted_while_listed(&mut self, watch: u32, key: FileKey) {
         let known = self.files.get(key).copied().filter(|known| !known.gone);
         let Some(known) = known.filter(|_| !self.job_of.contains_key(&key)) else {
@@ -416,10 +419,10 @@ impl Core {
 /// The name in the root under which a version is remembered that others have come in place of. No file that is selected has
 /// such a name.
 fn aside(version: u64) -> Vec<u8> {
-    format!(".settled-was-{version:016x}").into_bytes()
+    format!("{ASIDE}{version:016x}").into_bytes()
 }
 
 /// Whether a name is one of those.
 pub(super) fn is_aside(name: &[u8]) -> bool {
-    name.starts_with(b".settled-was-")
+    name.starts_with(ASIDE.as_bytes())
 }

@@ -152,11 +152,11 @@ impl Core {
             }
         };
         let same = found.is_some_and(|stat| stat.version == version);
-        let handing = matches!(
+        let hands = matches!(
             self.jobs.get(&id).map(|job| &job.phase),
             Some(Phase::Handing { .. })
         );
-        if moved && (handing || !same) {
+        if moved && (hands || !same) {
             // Its worker is told the new path: that is where it has to be. And whatever else lies under the former one is
             // another file.
             self.ask_look(id);

@@ -99,8 +99,8 @@ pub struct Watch {
     pub missed: BTreeSet<(FileKey, u64)>,
     /// The same of directories.
     pub missed_dirs: BTreeSet<DirId>,
-    /// By version: what was remembered under names that were deleted while a scan was under way. Each may be of a file that
-    /// was renamed before, and nothing told.
+    /// By version: what was remembered under names that were deleted or left while a scan was under way. Each may be of a
+    /// file that is there under another name, and nothing told.
     pub(super) deleted: BTreeMap<u64, Known>,
 }
 

@@ -258,3 +258,15 @@ pub fn older(state: u8) -> Record {
         at: Wall(1),
     }
 }
+
+/// A version was done with, and is remembered under this name.
+pub fn remembers(dir: u32, name: &[u8], version: Version) -> Record {
+    Record::Remembered {
+        dir: DirId(dir),
+        name_hash: name_hash(name),
+        version: version_digest(&version),
+        ctime: ctime_digest(5),
+        state: 0,
+        at: Wall(1),
+    }
+}

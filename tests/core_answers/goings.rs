@@ -87,14 +87,11 @@ impl Bed {
 fn deletions_leave_nothing_where_a_directory_has_no_watch() {
     let mut records = remembered();
     for n in 0..10u64 {
-        records.push(Record::Remembered {
-            dir: DirId(3),
-            name_hash: name_hash(format!("x{n}").as_bytes()),
-            version: version_digest(&version(100 + n, 9)),
-            ctime: ctime_digest(5),
-            state: 0,
-            at: Wall(1),
-        });
+        records.push(remembers(
+            3,
+            format!("x{n}").as_bytes(),
+            version(100 + n, 9),
+        ));
     }
     let mut bed = Bed::start(records);
     bed.resolve(version(2, 0));
@@ -392,14 +389,7 @@ fn renamed_over(btime: bool) -> usize {
     let mut records = remembered();
     records.pop();
     for (dir, name, v) in [(3, &b"f"[..], file), (2, b"x", strip(version(40, 9)))] {
-        records.push(Record::Remembered {
-            dir: DirId(dir),
-            name_hash: name_hash(name),
-            version: version_digest(&v),
-            ctime: ctime_digest(5),
-            state: 0,
-            at: Wall(1),
-        });
+        records.push(remembers(dir, name, v));
     }
     let mut bed = Bed::start(records);
     bed.resolve(version(2, 0));

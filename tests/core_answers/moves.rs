@@ -16,14 +16,7 @@ pub fn remembered() -> Vec<Record> {
             btime_ns: 1000 + i64::try_from(ino).unwrap(),
         });
     }
-    records.push(Record::Remembered {
-        dir: DirId(3),
-        name_hash: name_hash(b"f"),
-        version: version_digest(&version(20, 9)),
-        ctime: ctime_digest(5),
-        state: 0,
-        at: Wall(1),
-    });
+    records.push(remembers(3, b"f", version(20, 9)));
     records
 }
 
@@ -205,14 +198,7 @@ fn what_waits_to_be_disposed_of_is_found_under_another_name_when_its_directory_i
 fn a_disposition_does_not_go_back_to_a_name_that_another_file_has() {
     let (file, other) = (version(20, 9), version(30, 9));
     let mut records = concluded(file);
-    records.push(Record::Remembered {
-        dir: DirId(1),
-        name_hash: name_hash(b"k"),
-        version: version_digest(&other),
-        ctime: ctime_digest(5),
-        state: 0,
-        at: Wall(1),
-    });
+    records.push(remembers(1, b"k", other));
     let mut bed = Bed::start(records);
     bed.resolve(version(2, 0));
     let entries = vec![
@@ -242,17 +228,7 @@ fn what_a_job_that_is_held_at_a_start_came_in_place_of_is_still_remembered() {
     let (file, other) = (version(20, 9), version(30, 9));
     let mut records = concluded(other);
     records.pop();
-    records.insert(
-        3,
-        Record::Remembered {
-            dir: DirId(1),
-            name_hash: name_hash(b"f"),
-            version: version_digest(&file),
-            ctime: ctime_digest(5),
-            state: 0,
-            at: Wall(1),
-        },
-    );
+    records.insert(3, remembers(1, b"f", file));
     let mut bed = Bed::with("delivery = \"at-most-once\"\n", records);
     bed.input(Input::Slot {
         slot: 0,
@@ -361,17 +337,7 @@ fn a_halted_job_is_over_when_a_file_that_was_done_with_has_its_name() {
     let (file, other) = (version(20, 9), version(30, 9));
     let mut records = concluded(other);
     records.pop();
-    records.insert(
-        3,
-        Record::Remembered {
-            dir: DirId(1),
-            name_hash: name_hash(b"f"),
-            version: version_digest(&file),
-            ctime: ctime_digest(5),
-            state: 0,
-            at: Wall(1),
-        },
-    );
+    records.insert(3, remembers(1, b"f", file));
     records.push(Record::Ended {
         job: JobId(7),
         attempt: 1,

@@ -1,6 +1,6 @@
 //! Files that are renamed unheard, and what is heard while the scan that is to find them waits for its disk.
 
-use crate::bed::{Bed, counts};
+use crate::bed::{Bed, counts, until};
 use crate::children::scouts_of;
 use crate::kit;
 use nix::sys::signal::{Signal, kill};
@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use std::fs::{self, OpenOptions};
 
 /// `goes` renames a concluded file while the kernel's queue is full; `heard` is what the daemon hears before anything is
-/// listed. The runs, when everything is.
+/// listed. Nothing is run again when everything is.
 fn moved(goes: impl Fn(&Bed), heard: impl Fn(&Bed)) {
     let bed = Bed::new();
     let keys = "settle = \"0\"\nrecursive = true\nexclude = [\"*.not\"]\n";
@@ -32,8 +32,12 @@ fn moved(goes: impl Fn(&Bed), heard: impl Fn(&Bed)) {
     daemon.wait_log("the kernel's event queue overflowed");
     heard(&bed);
     // Events are read in their order.
+    let before = daemon.log_count(" 1 candidates");
     fs::write(bed.inside("to/last"), "x").expect("a file");
-    kit::wait_state(&daemon, " 1 candidates");
+    until("the event of the last file is read", || {
+        daemon.signal(libc::SIGUSR1);
+        daemon.log_count(" 1 candidates") > before
+    });
     for scout in &scouts {
         kill(*scout, Signal::SIGCONT).expect("a scout");
     }
