@@ -248,6 +248,9 @@ impl Core {
                 .iter()
                 .any(|point| point != &path && is_below(point, &path));
             if above {
+                let state = &mut self.watches[watch as usize];
+                // What is being looked up may have been answered before this.
+                state.resolve_again = state.state == Root::Resolving;
                 self.resolve_root(watch);
             }
             if below {

@@ -3,6 +3,7 @@
 
 mod bed;
 mod goings;
+mod mounts;
 mod moves;
 
 use bed::*;

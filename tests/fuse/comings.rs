@@ -1,9 +1,12 @@
 //! Mounts that come and go under the daemon.
 
 use crate::bed::{Bed, Daemon, until};
+use crate::kit;
 use crate::mount::Liar;
 use crate::{assert_once, daemon, fence, watch};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +14,7 @@ crate::tests![
     a_mount_that_comes_back_as_another_device_repeats_nothing,
     a_job_that_ends_while_its_mount_is_away_is_concluded,
     a_mount_over_a_watched_directory_hides_it_and_gives_it_back,
+    what_is_mounted_while_the_root_is_looked_for_is_watched,
     a_mount_in_a_watched_tree_comes_and_goes,
     a_bind_mount_of_a_remote_directory_is_polled,
     two_watches_see_one_directory_through_a_bind_mount,
@@ -189,6 +193,63 @@ fn a_mount_over_a_watched_directory_hides_it_and_gives_it_back() {
     local_fence(&bed, &bed.inside("last"));
     names.push("last".into());
     assert_once(&bed.runs(), names.iter().map(String::as_str));
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+/// It has been round once since this was called.
+fn wait_turn(daemon: &Daemon) {
+    for _ in 0..2 {
+        let from = daemon.log().len();
+        daemon.signal(libc::SIGUSR1);
+        crate::wait_log_since(daemon, from, "state: ");
+    }
+}
+
+fn send(pids: &[Pid], signal: Signal) {
+    for pid in pids {
+        kill(*pid, signal).expect("a process");
+    }
+}
+
+/// Whether it waits for something to do.
+fn sleeps(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    let (_, rest) = stat.rsplit_once(") ").expect("its name in brackets");
+    rest.starts_with('S')
+}
+
+fn what_is_mounted_while_the_root_is_looked_for_is_watched() {
+    let bed = Bed::new();
+    bed.configure_text(&format!(
+        "{}{}",
+        daemon(&bed, ""),
+        watch(&bed, "w", "in", &[], KEYS)
+    ));
+    let disks = ["one", "other"].map(|name| bed.path(name));
+    for disk in &disks {
+        fs::create_dir(disk).expect("a directory");
+    }
+    let mut daemon = bed.start();
+    local_fence(&bed, &bed.inside("before"));
+    let spawner = kit::children_named(&daemon, "settled-spawner");
+    let others = kit::scouts_of(&daemon);
+    send(&spawner, Signal::SIGSTOP);
+    let first = Bound::new(&disks[0], &bed.path("in"));
+    wait_turn(&daemon);
+    first.undo();
+    wait_turn(&daemon);
+    // The answer that nothing is mounted is on its way when the second comes.
+    let pid = [Pid::from_raw(daemon.pid())];
+    send(&pid, Signal::SIGSTOP);
+    send(&spawner, Signal::SIGCONT);
+    until("the answer", || {
+        let mut scouts = kit::scouts_of(&daemon).into_iter();
+        scouts.any(|pid| !others.contains(&pid) && sleeps(pid))
+    });
+    let _second = Bound::new(&disks[1], &bed.path("in"));
+    send(&pid, Signal::SIGCONT);
+    local_fence(&bed, &disks[1].join("after"));
+    assert_once(&bed.runs(), ["before", "after"]);
     assert_eq!(daemon.stop(), Some(0));
 }
 

@@ -1,6 +1,7 @@
 //! Children that misbehave hold nobody but themselves.
 
 use crate::bed::{Bed, until};
+use crate::kit;
 use std::fs;
 use std::path::Path;
 
@@ -211,7 +212,7 @@ fn a_stopped_scout_holds_its_own_mount_only() {
     fs::write(shm.path().join("a"), "x").expect("a file");
     bed.wait_runs(2);
 
-    let scouts = scouts_of(daemon.pid());
+    let scouts = kit::scouts_of(&daemon);
     assert_eq!(scouts.len(), 2, "a scout for each mount");
     let mut went_on = Vec::new();
     for scout in &scouts {
@@ -230,18 +231,4 @@ fn a_stopped_scout_holds_its_own_mount_only() {
         ["disk", "shm"],
         "each went on while the other was held"
     );
-}
-
-/// Processes of the daemon that call themselves scouts.
-pub fn scouts_of(daemon: i32) -> Vec<nix::unistd::Pid> {
-    let children = fs::read_to_string(format!("/proc/{daemon}/task/{daemon}/children"))
-        .expect("the daemon's children");
-    children
-        .split_whitespace()
-        .filter(|pid| {
-            fs::read_to_string(format!("/proc/{pid}/comm"))
-                .is_ok_and(|comm| comm.trim() == "settled-scout")
-        })
-        .map(|pid| nix::unistd::Pid::from_raw(pid.parse().expect("a pid")))
-        .collect()
 }

@@ -1,6 +1,7 @@
 //! What the tests of dispatch share: scripts, a ledger that they write to, and what the journal says of jobs.
 
 use crate::bed::{Bed, Daemon, until_in};
+use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -219,7 +220,7 @@ pub fn children_with(daemon: &Daemon, word: &str) -> Vec<i32> {
 
 /// SIGKILL to a process that a test has to do with.
 pub fn kill(pid: i32) {
-    let pid = nix::unistd::Pid::from_raw(pid);
+    let pid = Pid::from_raw(pid);
     // It may have ended by itself.
     let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
 }
@@ -240,6 +241,24 @@ pub fn wait_state(daemon: &Daemon, words: &str) {
         std::thread::sleep(Duration::from_millis(20));
         daemon.log_count(words) > 0
     });
+}
+
+/// Processes of the daemon that call themselves so.
+pub fn children_named(daemon: &Daemon, name: &str) -> Vec<Pid> {
+    let pid = daemon.pid();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
+        .expect("the daemon's children");
+    children
+        .split_whitespace()
+        .filter(|pid| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name)
+        })
+        .map(|pid| Pid::from_raw(pid.parse().expect("a pid")))
+        .collect()
+}
+
+pub fn scouts_of(daemon: &Daemon) -> Vec<Pid> {
+    children_named(daemon, "settled-scout")
 }
 
 /// The path of a tool that lies with this package's examples.

@@ -1,7 +1,6 @@
 //! Files that are renamed unheard, and what is heard while the scan that is to find them waits for its disk.
 
 use crate::bed::{Bed, counts, until};
-use crate::children::scouts_of;
 use crate::kit;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -24,7 +23,7 @@ fn moved(goes: impl Fn(&Bed), heard: impl Fn(&Bed)) {
     kill(pid, Signal::SIGSTOP).expect("the daemon");
     overflow(&bed);
     goes(&bed);
-    let scouts = scouts_of(daemon.pid());
+    let scouts = kit::scouts_of(&daemon);
     for scout in &scouts {
         kill(*scout, Signal::SIGSTOP).expect("a scout");
     }
