@@ -2,6 +2,8 @@
 //! their disposition.
 
 use crate::bed::{Bed, Daemon, fnv, until};
+use crate::kit;
+use nix::sys::signal::{Signal, kill};
 use std::ffi::OsStr;
 use std::fs;
 use std::path::PathBuf;
@@ -236,6 +238,44 @@ fn a_job_that_may_edit_its_own_file() {
     assert_eq!(runs.iter().filter(|run| run.name() == "a").count(), 1);
 }
 
+/// Under its former path lies another file when the look after its command comes there: that one is not what was worked on.
+#[test]
+fn a_file_whose_directory_is_renamed_before_the_look_after_its_command_accepts_no_other() {
+    let bed = Bed::new();
+    let go = bed.path("go");
+    bed.configure(
+        &[&format!("until={}", go.display())],
+        "settle = \"0\"\nrecursive = true\non_change = \"accept\"\n",
+    );
+    fs::create_dir(bed.inside("d")).expect("a directory");
+    fs::write(bed.inside("d/f"), "one").expect("a file");
+    let mut daemon = bed.start();
+    bed.wait_runs(1);
+    let scouts = kit::scouts_of(&daemon);
+    for scout in &scouts {
+        kill(*scout, Signal::SIGSTOP).expect("a scout");
+    }
+    fs::write(&go, "").expect("a file");
+    kit::wait_state(&daemon, " 0 running, 1 jobs owed");
+    fs::rename(bed.inside("d"), bed.inside("e")).expect("a rename");
+    fs::create_dir(bed.inside("d")).expect("a directory");
+    fs::write(bed.inside("d/f"), "another").expect("a file");
+    kit::wait_state(&daemon, " 3 directories");
+    for scout in &scouts {
+        kill(*scout, Signal::SIGCONT).expect("a scout");
+    }
+    bed.wait_runs(2);
+    let runs = bed.fence("fence");
+    let sizes: Vec<_> = runs.iter().map(|run| run.size).collect();
+    assert_eq!(sizes, [Some(3), Some(7)], "{runs:?}");
+    assert_eq!(daemon.stop(), Some(0));
+    let mut daemon = bed.start();
+    let runs = bed.fence("fence2");
+    let files = runs.iter().filter(|run| run.name() == "f");
+    assert_eq!(files.count(), 2, "{runs:?}");
+    assert_eq!(daemon.stop(), Some(0));
+}
+
 #[test]
 fn a_move_never_overwrites() {
     let bed = Bed::new();
@@ -313,7 +353,7 @@ fn a_disposition_that_fails_backs_off() {
         return;
     }
     let bed = Bed::new();
-    let full = crate::kit::Small::mount(bed.path("full"), "64k");
+    let full = kit::Small::mount(bed.path("full"), "64k");
     let others = bed.path("others");
     fs::create_dir(&others).expect("a directory");
     bed.configure_text(&format!(
