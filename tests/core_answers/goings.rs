@@ -459,3 +459,41 @@ fn what_goes_where_only_the_next_scan_looks_is_found_by_it() {
     }
     assert_eq!(bed.settled(20), 0, "{:?}", bed.records);
 }
+
+/// A file is renamed into a directory whose coming was not heard, another comes under its name, and the daemon is killed
+/// before the scan is over that has listed everything but that directory.
+#[test]
+fn what_is_remembered_beside_its_name_until_the_scan_ends_is_so_over_a_kill() {
+    let (file, other) = (version(20, 9), version(30, 9));
+    let f = |version| vec![entry(b"f", Kind::File, version)];
+    let mut bed = Bed::start(remembered());
+    bed.resolve(version(2, 0));
+    bed.list(b"", 1, version(2, 0), root());
+    bed.list(b"e", 3, version(6, 0), f(file));
+    bed.ev(3, mask::MOVED_FROM, 7, b"f");
+    bed.ev(3, mask::MOVED_TO, 8, b"f");
+    let x = vec![entry(b"x", Kind::File, version(31, 9))];
+    bed.list(b"d", 2, version(4, 0), x);
+    // The scan waits for a look.
+    bed.event(2, mask::CLOSE_WRITE, b"x");
+    for _ in 0..10 {
+        bed.turn(100);
+    }
+    let mut journal = remembered();
+    journal.append(&mut bed.records);
+    let mut bed = Bed::start(journal);
+    bed.resolve(version(2, 0));
+    let mut all = root();
+    all.push(entry(b"n", Kind::Dir, version(8, 0)));
+    bed.list(b"", 1, version(2, 0), all);
+    bed.list(b"d", 2, version(4, 0), vec![]);
+    bed.list(b"e", 3, version(6, 0), f(other));
+    let g = vec![entry(b"g", Kind::File, file)];
+    bed.list(b"n", 4, version(8, 0), g);
+    for _ in 0..30 {
+        bed.turn(100);
+        bed.all_looks(|rel| Some(if rel == b"n/g" { file } else { other }));
+    }
+    assert_eq!(bed.settled(30), 1, "{:?}", bed.records);
+    assert_eq!(bed.settled(20), 0, "{:?}", bed.records);
+}

@@ -219,12 +219,6 @@ pub const ALL: &[Mutant] = &[
         new: "        if MUTANT {\n            return;\n        }\n        candidate.seen_at = self.now.mono;\n        self.see(to, seen);",
     },
     Mutant {
-        name: "a half that is kept beside its name ends before the scan",
-        file: "src/core/renames.rs",
-        old: "if compares && is_aside(&half.name) {",
-        new: "if !MUTANT && compares && is_aside(&half.name) {",
-    },
-    Mutant {
         name: "new directories are not listed",
         file: "src/core/observe.rs",
         old: r##"        for id in self.entered(watch, child) {

@@ -24,6 +24,7 @@ pub fn play(seed: u64, stage: &Stage, setup: &mut Setup) {
         9 => restored,
         10 | 11 => aside_for_a_moment,
         12 | 13 => root_swapped,
+        14 => emptied,
         _ => return,
     };
     if rng.chance(1, 2) {
@@ -122,6 +123,39 @@ fn renamed_at_birth(rng: &mut Rng, stage: &Stage, setup: &mut Setup) {
         }
         pause(rng, &mut ops, 300 * MILLISECOND, 2 * SECOND);
         arrives(rng, &mut ops, &within(&dir, "w.dat"));
+    }
+    setup.enters(ops);
+}
+
+/// Directories whose files are done with are emptied into new ones, and removed, in one go: nobody watches the new one when
+/// the files go.
+fn emptied(rng: &mut Rng, stage: &Stage, setup: &mut Setup) {
+    for watch in 0..setup.covers.len() {
+        setup.replan(watch, |plan| {
+            plan.recursive = true;
+            plan.existing = Existing::Run;
+            plan.observe = Observe::Auto;
+            plan.done = Disposition::Keep;
+        });
+    }
+    let mut ops = Vec::new();
+    for n in 0..rng.range(1, 4) {
+        let (mut dir, _) = somewhere(rng, stage, &format!("e{n}"));
+        ops.push(Op::Mkdir(dir.clone()));
+        let names: Vec<_> = (0..rng.range(1, 6)).map(|n| format!("x{n}.dat")).collect();
+        for name in &names {
+            arrives(rng, &mut ops, &within(&dir, name));
+        }
+        for step in 0..rng.range(1, 2) {
+            ops.push(Op::Pause(rng.range(4 * SECOND, 14 * SECOND)));
+            let (next, _) = somewhere(rng, stage, &format!("e{n}.{step}"));
+            ops.push(Op::Mkdir(next.clone()));
+            for name in &names {
+                ops.push(Op::Rename(within(&dir, name), within(&next, name)));
+            }
+            ops.push(Op::Rmdir(dir));
+            dir = next;
+        }
     }
     setup.enters(ops);
 }
