@@ -138,6 +138,8 @@ fn emptied(rng: &mut Rng, stage: &Stage, setup: &mut Setup) {
             plan.done = Disposition::Keep;
         });
     }
+    // Where nobody tells of the new one, what goes there has left the watch.
+    setup.disk.loses = 0;
     let mut ops = Vec::new();
     for n in 0..rng.range(1, 4) {
         let (mut dir, _) = somewhere(rng, stage, &format!("e{n}"));
