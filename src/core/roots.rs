@@ -45,6 +45,14 @@ impl Core {
         );
     }
 
+    /// Something happened that may have moved the root: an answer that is on its way may be of before.
+    fn resolve_anew(&mut self, watch: u32) {
+        if let Some(state) = self.watches.get_mut(watch as usize) {
+            state.resolve_again = state.state == Root::Resolving;
+            self.resolve_root(watch);
+        }
+    }
+
     /// The root directory is another one now, or will be the same again after a while in which everything below
     /// it seemed to be gone.
     pub(super) fn root_moved(&mut self, watch: u32) {
@@ -52,8 +60,7 @@ impl Core {
             return;
         };
         state.scan_again = true;
-        state.resolve_again = state.state == Root::Resolving;
-        self.resolve_root(watch);
+        self.resolve_anew(watch);
         let path = self.path_of(watch, self.watches[watch as usize].root, b"");
         self.dir_moved(watch, &path);
     }
@@ -82,8 +89,7 @@ impl Core {
             let state = &mut self.watches[other as usize];
             if other != watch && state.active && is_below(&state.plan.path, path) {
                 state.scan_again = true;
-                state.resolve_again = state.state == Root::Resolving;
-                self.resolve_root(other);
+                self.resolve_anew(other);
             }
         }
     }
@@ -248,10 +254,7 @@ impl Core {
                 .iter()
                 .any(|point| point != &path && is_below(point, &path));
             if above {
-                let state = &mut self.watches[watch as usize];
-                // What is being looked up may have been answered before this.
-                state.resolve_again = state.state == Root::Resolving;
-                self.resolve_root(watch);
+                self.resolve_anew(watch);
             }
             if below {
                 let inner: Vec<DirId> = self
