@@ -39,6 +39,17 @@ pub fn stat(kind: Kind, version: Version) -> Stat {
     }
 }
 
+/// A local mount.
+pub fn mount(id: u64, point: &[u8]) -> Mount {
+    Mount {
+        id: MountId(id),
+        point: point.to_vec(),
+        fstype: "ext4".into(),
+        remote_writers: false,
+        attribute_cache_s: 0,
+    }
+}
+
 /// A core that watches /srv/in, and what it has asked and wished for.
 pub struct Bed {
     pub core: Core,
@@ -69,14 +80,7 @@ impl Bed {
         for record in records {
             core.replay(Wall(1), record);
         }
-        let mount = Mount {
-            id: MountId(1),
-            point: b"/".to_vec(),
-            fstype: "ext4".into(),
-            remote_writers: false,
-            attribute_cache_s: 0,
-        };
-        core.start(now(0), vec![mount]);
+        core.start(now(0), vec![mount(1, b"/")]);
         let mut bed = Bed {
             core,
             at_ms: 0,
@@ -144,13 +148,22 @@ impl Bed {
     }
 
     pub fn resolve(&mut self, ident: Version) {
-        let ask = self.take(|q| matches!(q, Question::Resolve { .. }));
+        assert!(self.finds(b"/srv/in", 1, ident), "nobody asks for the root");
+    }
+
+    /// `path` is found on this mount; `false` if nobody asks for it.
+    pub fn finds(&mut self, path: &[u8], on: u64, ident: Version) -> bool {
+        let of = |q: &Question| matches!(q, Question::Resolve { path: asked } if asked == path);
+        let Some(ask) = self.take(of) else {
+            return false;
+        };
         let resolved = Resolved {
-            path: b"/srv/in".to_vec(),
-            mount: MountId(1),
+            path: path.to_vec(),
+            mount: MountId(on),
             ident,
         };
-        self.answer(ask.unwrap(), vec![Answer::Resolved(Ok(resolved))]);
+        self.answer(ask, vec![Answer::Resolved(Ok(resolved))]);
+        true
     }
 
     /// The directory `rel` has this watch descriptor, and these are in it.

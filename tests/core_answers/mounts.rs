@@ -2,36 +2,11 @@
 
 use super::*;
 
-fn mount(id: u64, point: &[u8]) -> Mount {
-    Mount {
-        id: MountId(id),
-        point: point.to_vec(),
-        fstype: "ext4".into(),
-        remote_writers: false,
-        attribute_cache_s: 0,
-    }
-}
-
 impl Bed {
     fn mounts(&mut self, over: &[(u64, &[u8])]) {
         let over = over.iter().map(|(id, point)| mount(*id, point));
         let all = [mount(1, b"/")].into_iter().chain(over);
         self.input(Input::Mounts(all.collect()));
-    }
-
-    /// `path` is found on this mount; `false` if nobody asks for it.
-    fn finds(&mut self, path: &[u8], on: u64, ident: Version) -> bool {
-        let of = |q: &Question| matches!(q, Question::Resolve { path: asked } if asked == path);
-        let Some(ask) = self.take(of) else {
-            return false;
-        };
-        let resolved = Resolved {
-            path: path.to_vec(),
-            mount: MountId(on),
-            ident,
-        };
-        self.answer(ask, vec![Answer::Resolved(Ok(resolved))]);
-        true
     }
 }
 

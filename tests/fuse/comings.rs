@@ -5,7 +5,7 @@ use crate::kit;
 use crate::mount::Liar;
 use crate::{assert_once, daemon, fence, watch};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -205,12 +205,6 @@ fn wait_turn(daemon: &Daemon) {
     }
 }
 
-fn send(pids: &[Pid], signal: Signal) {
-    for pid in pids {
-        kill(*pid, signal).expect("a process");
-    }
-}
-
 /// Whether it waits for something to do.
 fn sleeps(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
@@ -233,21 +227,21 @@ fn what_is_mounted_while_the_root_is_looked_for_is_watched() {
     local_fence(&bed, &bed.inside("before"));
     let spawner = kit::children_named(&daemon, "settled-spawner");
     let others = kit::scouts_of(&daemon);
-    send(&spawner, Signal::SIGSTOP);
+    kit::send(&spawner, Signal::SIGSTOP);
     let first = Bound::new(&disks[0], &bed.path("in"));
     wait_turn(&daemon);
     first.undo();
     wait_turn(&daemon);
     // The answer that nothing is mounted is on its way when the second comes.
     let pid = [Pid::from_raw(daemon.pid())];
-    send(&pid, Signal::SIGSTOP);
-    send(&spawner, Signal::SIGCONT);
+    kit::send(&pid, Signal::SIGSTOP);
+    kit::send(&spawner, Signal::SIGCONT);
     until("the answer", || {
         let mut scouts = kit::scouts_of(&daemon).into_iter();
         scouts.any(|pid| !others.contains(&pid) && sleeps(pid))
     });
     let _second = Bound::new(&disks[1], &bed.path("in"));
-    send(&pid, Signal::SIGCONT);
+    kit::send(&pid, Signal::SIGCONT);
     local_fence(&bed, &disks[1].join("after"));
     assert_once(&bed.runs(), ["before", "after"]);
     assert_eq!(daemon.stop(), Some(0));

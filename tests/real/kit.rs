@@ -261,6 +261,13 @@ pub fn scouts_of(daemon: &Daemon) -> Vec<Pid> {
     children_named(daemon, "settled-scout")
 }
 
+/// A signal to each of them.
+pub fn send(pids: &[Pid], signal: nix::sys::signal::Signal) {
+    for pid in pids {
+        nix::sys::signal::kill(*pid, signal).expect("a process");
+    }
+}
+
 /// The path of a tool that lies with this package's examples.
 pub fn example(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

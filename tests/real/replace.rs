@@ -3,7 +3,7 @@
 
 use crate::bed::{Bed, Daemon, fnv, until};
 use crate::kit;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::PathBuf;
@@ -252,18 +252,14 @@ fn a_file_whose_directory_is_renamed_before_the_look_after_its_command_accepts_n
     let mut daemon = bed.start();
     bed.wait_runs(1);
     let scouts = kit::scouts_of(&daemon);
-    for scout in &scouts {
-        kill(*scout, Signal::SIGSTOP).expect("a scout");
-    }
+    kit::send(&scouts, Signal::SIGSTOP);
     fs::write(&go, "").expect("a file");
     kit::wait_state(&daemon, " 0 running, 1 jobs owed");
     fs::rename(bed.inside("d"), bed.inside("e")).expect("a rename");
     fs::create_dir(bed.inside("d")).expect("a directory");
     fs::write(bed.inside("d/f"), "another").expect("a file");
     kit::wait_state(&daemon, " 3 directories");
-    for scout in &scouts {
-        kill(*scout, Signal::SIGCONT).expect("a scout");
-    }
+    kit::send(&scouts, Signal::SIGCONT);
     bed.wait_runs(2);
     let runs = bed.fence("fence");
     let sizes: Vec<_> = runs.iter().map(|run| run.size).collect();

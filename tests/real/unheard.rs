@@ -24,9 +24,7 @@ fn moved(goes: impl Fn(&Bed), heard: impl Fn(&Bed)) {
     overflow(&bed);
     goes(&bed);
     let scouts = kit::scouts_of(&daemon);
-    for scout in &scouts {
-        kill(*scout, Signal::SIGSTOP).expect("a scout");
-    }
+    kit::send(&scouts, Signal::SIGSTOP);
     kill(pid, Signal::SIGCONT).expect("the daemon");
     daemon.wait_log("the kernel's event queue overflowed");
     heard(&bed);
@@ -37,9 +35,7 @@ fn moved(goes: impl Fn(&Bed), heard: impl Fn(&Bed)) {
         daemon.signal(libc::SIGUSR1);
         daemon.log_count(" 1 candidates") > before
     });
-    for scout in &scouts {
-        kill(*scout, Signal::SIGCONT).expect("a scout");
-    }
+    kit::send(&scouts, Signal::SIGCONT);
     bed.wait_runs(2);
     let runs = bed.fence("fence");
     let wanted = [("f".into(), 1), ("last".into(), 1)].into();
